@@ -1,0 +1,171 @@
+"""Checkpoints: RUN/checkpoints/step-N, complete or absent, verified when read.
+
+The tensors (model and optimizers, by parameter name) go through torch.distributed.checkpoint, which writes one file
+a process and reads under any number of processes. `checkpoint.json` is the receipt: step, metrics not yet
+logged, and the sha256 of each file. The folder is written under a temporary name and renamed last, so a run killed
+while saving finds the checkpoint before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+
+from electra.files import read_json, sha256, write_json
+from electra.optim import named_state
+from electra.runtime import Runtime
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class TrainState:
+    """All that a resumed run needs beside its config: the data and the randomness follow from the step."""
+
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    step: int = 0
+    window: dict[str, float] = field(default_factory=dict)  # metric sums since the last log line
+
+    def tensors(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "optimizer": named_state(self.model, self.optimizers)}
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, runtime: Runtime, keep: int = 3) -> None:
+        self.folder, self.runtime, self.keep = folder, runtime, keep
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        found = (re.fullmatch(r"step-(\d+)", path.name) for path in self.folder.glob("step-*"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step}"
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint of `state.step`, then remove the oldest beyond `keep`.
+
+        Raises ValueError in a sentence when the disk is full; the checkpoints that exist stay as they are.
+        """
+        target = self.path(state.step)
+        if target.exists():
+            return
+        temporary = self.folder / f".step-{state.step}.tmp"
+        try:
+            if self.runtime.is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+            self.runtime.barrier()
+            with _quiet():
+                dcp.save(state.tensors(), checkpoint_id=temporary, no_dist=self.runtime.world_size == 1)
+            if self.runtime.is_main:
+                files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+                receipt = {
+                    "format_version": FORMAT_VERSION,
+                    "step": state.step,
+                    "window": state.window,
+                    "sha256": files,
+                }
+                write_json(temporary / "checkpoint.json", receipt)
+                temporary.rename(target)
+        except Exception as error:
+            if self.runtime.is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+            if _is_full_disk(error):
+                raise ValueError(
+                    f"the disk is full: the checkpoint of step {state.step} could not be saved in {self.folder}; "
+                    "free some space and run the same command to resume from the one before"
+                ) from None
+            raise
+        self.runtime.barrier()
+        if self.runtime.is_main and self.keep:
+            for step in self.steps()[: -self.keep]:
+                shutil.rmtree(self.path(step))
+
+    def load_latest(self, state: TrainState) -> bool:
+        """Fill `state` from the newest checkpoint; False if there is none. ValueError if it is damaged."""
+        steps = self.steps()
+        if not steps:
+            return False
+        folder = self.path(steps[-1])
+        older = f"to resume from step {steps[-2]}" if len(steps) > 1 else "to start again from step 0"
+        remedy = f"delete the folder {folder} {older}"
+        receipt = verify(folder, remedy)
+        tensors = state.tensors()
+        try:
+            with _quiet():
+                dcp.load(tensors, checkpoint_id=folder, no_dist=self.runtime.world_size == 1)
+        except Exception as error:  # DCP raises its own types for a missing name or another shape
+            raise ValueError(f"{folder} does not fit this model ({_first_line(error)}); {remedy}") from None
+        state.model.load_state_dict(tensors["model"])
+        state.step = receipt["step"]
+        state.window = dict(receipt["window"])
+        return True
+
+
+def verify(folder: Path, remedy: str) -> dict[str, Any]:
+    """Check a checkpoint against its receipt and return that; ValueError names the damaged file."""
+    receipt = read_json(folder / "checkpoint.json")
+    if not isinstance(receipt, dict) or receipt.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{folder / 'checkpoint.json'} has a format that this version cannot read; {remedy}")
+    for name, digest in receipt["sha256"].items():
+        path = folder / name
+        if not path.exists():
+            raise ValueError(f"{path} is missing; {remedy}")
+        if sha256(path) != digest:
+            raise ValueError(f"{path} is damaged (its sha256 is not the one written); {remedy}")
+    return receipt
+
+
+def load_model(run: Path, model: nn.Module) -> int:
+    """Fill a model alone from the newest checkpoint of a run folder; returns the step."""
+    checkpoints = Checkpoints(run / "checkpoints", Runtime(torch.device("cpu"), "fp32", ""))
+    steps = checkpoints.steps()
+    if not steps:
+        raise ValueError(f"{run} holds no checkpoint: pre-train it first, or name a run folder")
+    folder = checkpoints.path(steps[-1])
+    verify(folder, f"delete the folder {folder} to use an older checkpoint")
+    tensors: dict[str, dict[str, Tensor]] = {"model": model.state_dict()}
+    with _quiet():
+        dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+    model.load_state_dict(tensors["model"])
+    return steps[-1]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that one process is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether ENOSPC hides in the chain; torch's writer reports a short write as a RuntimeError of its own."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left" in str(error) or "PytorchStreamWriter failed writing" in str(error):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), type(error).__name__)

@@ -1,0 +1,308 @@
+"""The command line: verbs -> functions. `electra VERB --help` explains each.
+
+This file parses and reports; the work is in the module a verb is named after, imported only when its verb is
+called, so that `electra --help` needs no torch. A user's mistake ends in one sentence and exit code 2;
+`--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tyro.conf import Positional
+
+from electra import __version__
+
+Config = TypeVar("Config")
+Arguments = Sequence[str]
+
+
+def _parse(
+    kind: type[Config], verb: str, example: str, arguments: Arguments, default: Config | None = None
+) -> Config:
+    """Flags -> dataclass through tyro; sections give flat flags: --learning-rate, not --optimizer.learning-rate."""
+    import tyro
+
+    doc = (kind.__doc__ or "").strip()
+    return tyro.cli(
+        kind,
+        prog=f"electra {verb}",
+        description=f"{doc}\n\nExample: {example}",
+        args=list(arguments),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+        default=tyro.MISSING_NONPROP if default is None else default,
+    )
+
+
+def vocab(arguments: Arguments) -> int:
+    """Train a WordPiece vocabulary on text files."""
+    from electra.config import VocabConfig
+    from electra.tokenizer import train_vocabulary
+
+    config = _parse(VocabConfig, "vocab", "electra vocab corpus/ --out vocab --size 32000", arguments)
+    summary = train_vocabulary(config)
+    _print_summary(summary)
+    return 0
+
+
+def build(arguments: Arguments) -> int:
+    """Turn text files into a token store."""
+    from electra.build import build as build_store
+    from electra.config import BuildConfig
+
+    config = _parse(BuildConfig, "build", "electra build corpus/ --vocab vocab --out store", arguments)
+    summary = build_store(config)
+    _print_summary(summary)
+    return 0
+
+
+def pretrain(arguments: Arguments) -> int:
+    """Pre-train by replaced-token detection; resumes by itself."""
+    from electra.config import PretrainConfig, read_toml
+    from electra.presets import PRESETS
+
+    rest = list(arguments)
+    dry_run = "--dry-run" in rest
+    if dry_run:
+        rest.remove("--dry-run")
+    base = PretrainConfig()
+    if rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+        if name not in PRESETS:
+            raise ValueError(f"preset {name!r} is unknown: the presets are {', '.join(PRESETS)}")
+        base = PRESETS[name]()
+    if "--config" in rest:
+        place = rest.index("--config")
+        if place + 1 == len(rest):
+            raise ValueError("--config needs a file: the config.toml of a run, or one of your own")
+        base = read_toml(PretrainConfig, Path(rest[place + 1]), base)
+        del rest[place : place + 2]
+    example = (
+        "electra pretrain electra-small --data store --out run\n"
+        f"Presets: {', '.join(PRESETS)}. --config FILE reads a config.toml, flags override it; "
+        "--dry-run says what would happen; several processes: torchrun --nproc-per-node 2 -m electra pretrain ..."
+    )
+    config = _parse(PretrainConfig, "pretrain [PRESET] [--config FILE] [--dry-run]", example, rest, base)
+    if config.data == Path():
+        raise ValueError("pretrain needs --data, a token store made by electra build")
+
+    from electra.pretrain import pretrain as run
+
+    outcome = run(config, dry_run=dry_run)
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Held-out metrics of a pre-training run: masked LM and replaced-token detection."""
+
+    run: Positional[Path]
+    """The run folder."""
+    data: Path | None = None
+    """A token store; by default the one the run was trained on."""
+    rows: int = 0
+    """Held-out rows to read; 0 means as many as the run's own evaluations."""
+    device: str = "auto"
+    """cuda, cpu, or auto."""
+
+
+def evaluate(arguments: Arguments) -> int:
+    """Held-out metrics of a pre-training run."""
+    given = _parse(EvaluateArguments, "evaluate", "electra evaluate run --data store", arguments)
+
+    from electra.evaluate import evaluate_run
+
+    _print_summary(evaluate_run(given.run, given.data, given.rows, given.device))
+    return 0
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write the newest checkpoint of a run as Hugging Face model folders: discriminator and generator."""
+
+    run: Positional[Path]
+    """The run folder."""
+    out: Path
+    """Folder to write."""
+    overwrite: bool = False
+    """Replace --out if it exists."""
+
+
+def export(arguments: Arguments) -> int:
+    """Write a run's newest checkpoint as Hugging Face folders."""
+    given = _parse(ExportArguments, "export", "electra export run --out model", arguments)
+
+    from electra.export import export_run
+
+    step = export_run(given.run, given.out, given.overwrite)
+    print(f"wrote {given.out / 'discriminator'} and {given.out / 'generator'} from step {step:,}")
+    return 0
+
+
+def finetune(arguments: Arguments) -> int:
+    """Fine-tune an encoder on a task, with several seeds."""
+    from electra.config import FinetuneConfig
+
+    example = "electra finetune run --task sst2 --data glue/SST-2 --out sst2"
+    config = _parse(FinetuneConfig, "finetune", example, arguments)
+
+    from electra.finetune import finetune as run
+
+    run(config)
+    return 0
+
+
+def predict(arguments: Arguments) -> int:
+    """Predict labels or values for text, a file or standard input."""
+    from electra.config import PredictConfig
+
+    example = "electra predict sst2 --text 'a fine film'    or    electra predict sst2 reviews.txt --out labels.tsv"
+    config = _parse(PredictConfig, "predict", example, arguments)
+
+    from electra.predict import predict as run
+
+    run(config)
+    return 0
+
+
+@dataclass(frozen=True)
+class InspectArguments:
+    """What is in a token store, a run folder, or a model folder."""
+
+    path: Positional[Path]
+    """The folder."""
+    rows: int = 3
+    """Rows of a store to show."""
+    seq_len: int = 64
+    """Their length."""
+
+
+def inspect(arguments: Arguments) -> int:
+    """What is in a store, a run or a model folder."""
+    given = _parse(InspectArguments, "inspect", "electra inspect store", arguments)
+
+    from electra.inspect import inspect as run
+
+    run(given.path, given.rows, given.seq_len)
+    return 0
+
+
+@dataclass(frozen=True)
+class DoctorArguments:
+    """This machine: versions, device, precisions and their speed, disk."""
+
+    folder: Path = Path()
+    """Where the disk is measured."""
+
+
+def doctor(arguments: Arguments) -> int:
+    """Device, precisions, disk and speed of this machine."""
+    given = _parse(DoctorArguments, "doctor", "electra doctor", arguments)
+
+    from electra.doctor import doctor as run
+
+    run(given.folder)
+    return 0
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """The whole road on the documentation that every Python carries: vocabulary, store, pre-training, fine-tuning."""
+
+    out: Path = Path("demo")
+    """Folder to write."""
+    steps: int = 0
+    """Pre-training steps; 0 means the demo's own."""
+    overwrite: bool = False
+    """Replace --out if it exists."""
+
+
+def demo(arguments: Arguments) -> int:
+    """The whole pipeline on text that every machine has."""
+    given = _parse(DemoArguments, "demo", "electra demo", arguments)
+
+    from electra.demo import demo as run
+
+    run(given.out, given.steps, given.overwrite)
+    return 0
+
+
+VERBS: dict[str, Callable[[Arguments], int]] = {
+    verb.__name__: verb for verb in (demo, vocab, build, inspect, pretrain, evaluate, export, finetune, predict, doctor)
+}
+
+
+def help_text() -> str:
+    lines = [f"    {name:10} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            f"electra {__version__}: train your own text encoder by replaced-token detection",
+            "",
+            "usage: electra VERB [...]       electra VERB --help explains a verb",
+            "",
+            *lines,
+            "",
+            "--debug shows the traceback of an error; --version prints the version.",
+        ]
+    )
+
+
+def main(argv: Arguments | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    if arguments == ["--version"]:
+        print(__version__)
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    verb = VERBS.get(arguments[0])
+    if verb is None:
+        return _fail(f"unknown verb {arguments[0]!r}: the verbs are {', '.join(VERBS)}")
+    try:
+        return verb(arguments[1:])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        return _fail(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and try again"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _fail(sentence: str, code: int = 2) -> int:
+    print(f"electra: {sentence}", file=sys.stderr)
+    return code
+
+
+def _print_summary(values: dict[str, Any]) -> None:
+    """A flat dictionary as aligned lines."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        if isinstance(value, float):
+            text = f"{value:.4g}"
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        print(f"{name.replace('_', ' '):{width}}  {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

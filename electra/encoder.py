@@ -1,0 +1,177 @@
+"""The Transformer encoder of ELECTRA: post-LN BERT with factorised embeddings and one attention function.
+
+    token, position and type ids -> Embeddings (B, L, E) -> Body: projection to H, then the layers (B, L, H)
+
+`Embeddings` and `Body` are apart because generator and discriminator share the first and own the second
+(Clark et al. 2020, section 3.2; google-research/electra model/modeling.py). `Encoder` is the two together,
+which is what fine-tuning and export use. Letters: B rows, L tokens, E embedding size, H hidden size, V vocabulary.
+
+Matrix products follow autocast; LayerNorm and the residual stream are fp32 whatever the precision, since the
+epsilon of 1e-12 does not exist in half precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPSILON = 1e-12
+INITIALIZER_RANGE = 0.02
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of one encoder, as Hugging Face's ElectraConfig names it."""
+
+    vocab_size: int
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int = 512
+    type_vocab_size: int = 2
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding table in memory: a multiple of 64, which tensor cores want. Never in a file."""
+        return -(-self.vocab_size // 64) * 64
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm in fp32 with Google's epsilon."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, eps=LAYER_NORM_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class Embeddings(nn.Module):
+    """Word + position + type embeddings, LayerNorm, dropout: ids (B, L) -> (B, L, E)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.padded_vocab_size, config.embedding_size)
+        self.position = nn.Embedding(config.max_positions, config.embedding_size)
+        self.segment = nn.Embedding(config.type_vocab_size, config.embedding_size)
+        self.norm = LayerNorm(config.embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+        summed = self.word(input_ids) + self.position(position_ids) + self.segment(segment_ids)
+        return self.dropout(self.norm(summed))
+
+
+class Layer(nn.Module):
+    """One post-LN Transformer layer: x + attention, LayerNorm, + feed-forward (erf GELU), LayerNorm."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.num_heads = config.num_heads
+        self.attention_dropout = config.attention_dropout
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.attention_norm = LayerNorm(hidden)
+        self.up = nn.Linear(hidden, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, hidden)
+        self.output_norm = LayerNorm(hidden)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
+        B, L, H = x.shape
+        qkv = self.qkv(x).view(B, L, 3, self.num_heads, H // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, H / heads)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout_p=self.attention_dropout if self.training else 0.0
+        )
+        attended = self.out(attended.transpose(1, 2).reshape(B, L, H))
+        x = self.attention_norm(x + self.dropout(attended))
+        return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+
+
+class Body(nn.Module):
+    """Projection from the embedding to the hidden size, where they differ, and the layers."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        project = config.embedding_size != config.hidden_size
+        self.project = nn.Linear(config.embedding_size, config.hidden_size) if project else None
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+
+    def forward(
+        self, embedded: Tensor, attention_mask: Tensor | None = None, every_layer: list[Tensor] | None = None
+    ) -> Tensor:
+        """(B, L, E) -> (B, L, H). `every_layer` collects the input and the output of each layer, for comparisons."""
+        x = embedded if self.project is None else self.project(embedded).float()
+        if every_layer is not None:
+            every_layer.append(x)
+        for layer in self.layers:
+            x = layer(x, attention_mask)
+            if every_layer is not None:
+                every_layer.append(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Embeddings and body: what fine-tuning starts from and what a model folder holds."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.body = Body(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Ids (B, L) and a boolean mask that broadcasts to (B, heads, L, L), True = may attend -> (B, L, H)."""
+        return self.body(self.embeddings(input_ids, segment_ids, position_ids), attention_mask)
+
+
+def key_mask(valid: Tensor) -> Tensor:
+    """Padding mask: valid (B, L) bool -> (B, 1, 1, L); nobody attends to padding."""
+    return valid[:, None, None, :]
+
+
+def block_mask(piece_ids: Tensor) -> Tensor:
+    """Block-diagonal mask of packed rows: piece ids (B, L) -> (B, 1, L, L); each piece sees itself alone.
+
+    Padding (piece 0) forms a block of its own, so that no row of the softmax is empty.
+    """
+    return (piece_ids[:, None, :, None] == piece_ids[:, None, None, :]).contiguous()
+
+
+@torch.no_grad()
+def initialize(module: nn.Module) -> None:
+    """Google's initialisation: truncated normal .02 (cut at two sigma), zero biases, unit LayerNorms.
+
+    `project` and the last dense of a head (named `classifier`) take TensorFlow's default instead, Glorot uniform,
+    because Google's code passes no initialiser there (reference: model/modeling.py, run_pretraining.py).
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear | nn.Embedding):
+            if name.rpartition(".")[2] in ("project", "classifier"):
+                nn.init.xavier_uniform_(child.weight)
+            else:
+                nn.init.trunc_normal_(
+                    child.weight, std=INITIALIZER_RANGE, a=-2 * INITIALIZER_RANGE, b=2 * INITIALIZER_RANGE
+                )
+            if isinstance(child, nn.Linear) and child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.LayerNorm):
+            nn.init.ones_(child.weight)
+            nn.init.zeros_(child.bias)

@@ -1,0 +1,128 @@
+"""Held-out metrics of a pre-training model: masked LM and replaced-token detection.
+
+Rows and masks are the same at every evaluation of a run, whatever the number of processes, so that the curve
+shows the model and not the draw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from electra.batches import Rows
+from electra.checkpoint import load_model
+from electra.config import PretrainConfig, read_toml
+from electra.files import read_json
+from electra.masking import Masks, global_rng, mask_rows
+from electra.metrics import rtd_metrics
+from electra.packing import RowBatch
+from electra.rtd import ReplacedTokenDetection, RTDBatch
+from electra.runtime import Runtime, choose_device, choose_precision
+from electra.store import Store
+from electra.tokenizer import SpecialIds
+
+EVALUATION_STREAM = 1  # of random numbers; training draws from stream 0
+
+
+def rtd_batch(rows: RowBatch, masks: Masks) -> RTDBatch:
+    """Rows and masks from the host as the tensors that the model reads."""
+
+    def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+
+    return RTDBatch(
+        input_ids=tensor(rows.input_ids, torch.int64),
+        masked_input_ids=tensor(masks.masked_input_ids, torch.int64),
+        segment_ids=tensor(rows.segment_ids, torch.int64),
+        position_ids=tensor(rows.position_ids, torch.int64),
+        piece_ids=tensor(rows.piece_ids, torch.int64),
+        positions=tensor(masks.positions, torch.int64),
+        weights=tensor(masks.weights, torch.float32),
+        token_ids=tensor(masks.token_ids, torch.int64),
+        uniforms=tensor(masks.uniforms, torch.float32),
+    )
+
+
+class Evaluator:
+    """Evaluates a model on the first `loop.eval_rows` held-out rows of a store."""
+
+    def __init__(self, held_out: Rows, config: PretrainConfig, special: SpecialIds, runtime: Runtime) -> None:
+        self.config, self.runtime = config, runtime
+        self.num_rows = min(config.loop.eval_rows, held_out.rows_per_epoch)
+        rows = held_out.rows(0, self.num_rows)
+        masks = mask_rows(
+            rows.input_ids,
+            rows.valid,
+            special=special,
+            mask_prob=config.objective.mask_prob,
+            max_predictions=config.objective.max_predictions(config.rows.seq_len),
+            with_replacement=config.objective.mask_with_replacement,
+            rng=global_rng(config.loop.seed, 0, EVALUATION_STREAM),
+        )
+        self.batch = rtd_batch(rows, masks)
+
+    @torch.no_grad()
+    def __call__(self, model: ReplacedTokenDetection) -> dict[str, float]:
+        """Losses, generator accuracy and perplexity, discriminator accuracy, precision, recall and AUC.
+
+        Each rank takes a share of the rows; the numbers are those of all rows together, on every rank.
+        """
+        model.eval()
+        runtime = self.runtime
+        sums: dict[str, float] = defaultdict(float)
+        logits, labels = [], []
+        begin, end = (self.num_rows * rank // runtime.world_size for rank in (runtime.rank, runtime.rank + 1))
+        for first in range(begin, end, 32):
+            batch = self.batch.part(slice(first, min(first + 32, end))).to(runtime.device)
+            with runtime.autocast():
+                out = model.run(batch)
+            used, valid = batch.weights > 0, batch.piece_ids > 0
+            sums["generator_loss"] += float(out.token_losses[used].double().sum())
+            sums["generator_correct"] += float((out.generator_logits.argmax(-1) == batch.token_ids)[used].sum())
+            sums["predictions"] += float(used.sum())
+            sums["discriminator_loss"] += float(out.row_token_losses.double().sum())
+            sums["tokens"] += float(valid.sum())
+            logits.append(out.logits[valid].cpu().numpy())
+            labels.append(out.labels[valid].cpu().numpy())
+        sums = defaultdict(float, runtime.sum_over_ranks(dict(sums)))
+        all_logits, all_labels = runtime.gather(np.concatenate(logits)), runtime.gather(np.concatenate(labels))
+        generator_loss = sums["generator_loss"] / max(1.0, sums["predictions"])
+        discriminator_loss = sums["discriminator_loss"] / max(1.0, sums["tokens"])
+        objective = self.config.objective
+        detection = rtd_metrics(all_logits, all_labels)
+        return {
+            "loss": objective.generator_weight * generator_loss + objective.discriminator_weight * discriminator_loss,
+            "generator_loss": generator_loss,
+            "discriminator_loss": discriminator_loss,
+            "generator_accuracy": sums["generator_correct"] / max(1.0, sums["predictions"]),
+        } | {f"discriminator_{name}": value for name, value in detection.items()}
+
+
+def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> dict[str, float]:
+    """Evaluate the newest checkpoint of a run on the held-out rows of its store, or of another one.
+
+    Raises ValueError if that store has another vocabulary or holds nothing out.
+    """
+    config = read_toml(PretrainConfig, run / "config.toml")
+    store = Store.open(data or config.data)
+    vocabulary = read_json(run / "store.json")["vocabulary"]
+    if store.vocab_sha256 != vocabulary["sha256"]:
+        raise ValueError(
+            f"{store.folder} was built with another vocabulary than the model in {run}: rebuild it with that"
+        )
+    loop = dataclasses.replace(config.loop, eval_rows=num_rows or config.loop.eval_rows)
+    config = dataclasses.replace(config, loop=loop)
+    held_out = Rows(store, config.rows, seed=config.loop.seed, held_out=True)
+    held_out.require_rows(1)
+    chosen = choose_device(device)
+    precision, why = choose_precision(config.loop.precision, chosen)
+    runtime = Runtime(chosen, precision, why)
+    model = ReplacedTokenDetection(config.model, config.objective, store.vocab_size)
+    step = load_model(run, model)
+    evaluator = Evaluator(held_out, config, store.special, runtime)
+    return {"step": step, "held_out_rows": evaluator.num_rows} | evaluator(model.to(chosen))

@@ -1,0 +1,146 @@
+"""What a run says: one progress line, metrics.jsonl and TensorBoard, from the main process alone.
+
+JSONL is the truth; TensorBoard repeats it. On a terminal the progress line is redrawn in place; elsewhere each
+log step is a plain line, so that a log file reads well.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from electra.files import atomic_file
+
+
+class RunLog:
+    """Metrics of one run folder. `start_step` drops what an interrupted run had written beyond its checkpoint."""
+
+    def __init__(self, folder: Path | None, *, start_step: int = 0, total_steps: int = 0, quiet: bool = False) -> None:
+        self.total_steps, self.quiet = total_steps, quiet
+        self._line_is_open = False
+        self._file: IO[str] | None = None
+        self._tensorboard: Any = None
+        self._begin, self._first_step = time.monotonic(), start_step
+        if folder is not None:
+            path = folder / "metrics.jsonl"
+            if path.exists():
+                _cut_after(path, start_step)
+            self._file = path.open("a", encoding="utf-8")
+            from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+            self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+
+    def metrics(self, step: int, values: dict[str, float], kind: str = "train") -> None:
+        """Write a row {"step", "kind", ...} and show it."""
+        if self._file is not None:
+            row = {"step": step, "kind": kind} | {
+                name: value if math.isfinite(value) else None for name, value in values.items()
+            }
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "train":
+            self._progress(step, values)
+        else:
+            self.say(f"step {step:,} {kind}: {format_metrics(values)}")
+
+    def say(self, text: str) -> None:
+        """Print a line of its own, below the progress line."""
+        if self.quiet:
+            return
+        if self._line_is_open:
+            print()
+            self._line_is_open = False
+        print(text, flush=True)
+
+    def _progress(self, step: int, values: dict[str, float]) -> None:
+        if self.quiet:
+            return
+        done, elapsed = step - self._first_step, time.monotonic() - self._begin
+        eta = duration(elapsed / done * (self.total_steps - step)) if done else "?"
+        text = f"step {step:,}/{self.total_steps:,} {format_metrics(values)}  ETA {eta}"
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{text}", end="", flush=True)
+            self._line_is_open = True
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self._line_is_open:
+            print()
+            self._line_is_open = False
+        if self._file is not None:
+            self._file.close()
+            self._tensorboard.close()
+
+
+SHORT_NAMES = {
+    "learning_rate": "lr",
+    "generator_loss": "gen",
+    "discriminator_loss": "disc",
+    "generator_accuracy": "gen-acc",
+    "discriminator_accuracy": "disc-acc",
+    "discriminator_precision": "precision",
+    "discriminator_recall": "recall",
+    "discriminator_auc": "AUC",
+    "tokens_per_second": "tok/s",
+    "gradient_norm": "|g|",
+}
+HIDDEN = {"replaced_share", "seconds"}  # in the files only
+
+
+def format_metrics(values: dict[str, float]) -> str:
+    """'loss 9.61  gen 8.02  ...': short names, four significant digits."""
+    parts = []
+    for name, value in values.items():
+        if name in HIDDEN:
+            continue
+        if name == "tokens_per_second":
+            text = f"{value:,.0f}"
+        elif name == "mfu":
+            text = f"{value:.0%}"
+        else:
+            text = f"{value:.4g}"
+        parts.append(f"{SHORT_NAMES.get(name, name)} {text}")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """'1:02:03', '2:03' or '2d 3:04:05'."""
+    whole = round(seconds)
+    days, rest = divmod(whole, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    clock = f"{hours}:{minutes:02d}:{secs:02d}" if hours or days else f"{minutes}:{secs:02d}"
+    return f"{days}d {clock}" if days else clock
+
+
+def read_metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The rows of one kind in a run's metrics.jsonl; a half-written last line is left out."""
+    rows = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["kind"] == kind:
+            rows.append(row)
+    return rows
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Drop rows beyond `step`, and a half-written last one."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    with atomic_file(path, "w") as file:
+        file.writelines(f"{line}\n" for line in kept)

@@ -1,0 +1,109 @@
+"""Metrics: of replaced-token detection, of classification, of regression, and over several seeds.
+
+Plain arrays in, plain floats out. The numbers are scikit-learn's and scipy's; what is decided here is what
+happens where they are undefined (constant predictions, one class only): a correlation is 0, precision
+without a positive prediction is 0, AUC of one class is 0.5. Nothing here returns nan for finite input.
+
+scikit-learn and scipy are imported inside the functions: they take 0.7 s, and a pre-training run wants its
+first step before its first evaluation.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+CLASSIFICATION_METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc")
+BINARY_METRICS = (*CLASSIFICATION_METRICS, "precision", "recall", "f1")
+REGRESSION_METRICS = ("pearson", "spearman", "mse")
+
+
+def rtd_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Accuracy, precision, recall, F1 and AUC of the discriminator.
+
+    `logits` (N,) and `labels` (N,), 1 = replaced, are those of the valid tokens: Google's AUC also counts padding as
+    easy negatives (google-research/electra run_pretraining.py), which flatters it. A token is called replaced where
+    its logit is above 0.
+    """
+    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+    scores, truth = np.asarray(logits, dtype=np.float64).ravel(), np.asarray(labels).ravel().astype(np.int64)
+    _require_pairs(scores, truth)
+    predicted = (scores > 0).astype(np.int64)
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, average="binary", zero_division=0.0)
+    both_classes = 0 < int(truth.sum()) < truth.size
+    return {
+        "accuracy": float(np.mean(predicted == truth)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "auc": float(roc_auc_score(truth, scores)) if both_classes else 0.5,
+    }
+
+
+def classification_metrics(predictions: ArrayLike, labels: ArrayLike, classes: int) -> dict[str, float]:
+    """Accuracy, macro precision / recall / F1 and Matthews correlation; of two classes also those of class 1.
+
+    `predictions` and `labels` (N,) are class numbers from 0 to `classes` - 1. Macro means run over all the classes,
+    those that do not occur counted as 0, so that the number does not depend on which classes a model predicts.
+    """
+    from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support
+
+    predicted, truth = np.asarray(predictions, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    _require_pairs(predicted, truth)
+    each = precision_recall_fscore_support(truth, predicted, labels=range(classes), zero_division=0.0)
+    constant = _is_constant(predicted) or _is_constant(truth)
+    found = {
+        "accuracy": float(np.mean(predicted == truth)),
+        "macro_precision": float(np.mean(each[0])),
+        "macro_recall": float(np.mean(each[1])),
+        "macro_f1": float(np.mean(each[2])),
+        "mcc": 0.0 if constant else float(matthews_corrcoef(truth, predicted)),
+    }
+    if classes == 2:
+        found |= {"precision": float(each[0][1]), "recall": float(each[1][1]), "f1": float(each[2][1])}
+    return found
+
+
+def regression_metrics(predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Pearson and Spearman correlation and the mean squared error of (N,) numbers on the labels' own scale."""
+    from scipy.stats import pearsonr, spearmanr
+
+    predicted, truth = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    _require_pairs(predicted, truth)
+    # Below 1e-9 of the values' size a spread is rounding, and scipy warns that the correlation is not to be trusted.
+    constant = _is_constant(predicted, 1e-9) or _is_constant(truth, 1e-9)
+    return {
+        "pearson": 0.0 if constant else float(pearsonr(predicted, truth).statistic),
+        "spearman": 0.0 if constant else float(spearmanr(predicted, truth).statistic),
+        "mse": float(np.mean((predicted - truth) ** 2)),
+    }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over several seeds."""
+
+    median: float
+    mean: float
+    std: float
+    """Sample standard deviation (n - 1); 0 for a single value."""
+
+
+def summarise(values: list[float]) -> Summary:
+    """Median, mean and sample standard deviation of at least one value."""
+    assert values, "a summary needs a value"
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Summary(statistics.median(values), statistics.fmean(values), spread)
+
+
+def _is_constant(values: np.ndarray, tolerance: float = 0.0) -> bool:
+    return float(np.ptp(values)) <= tolerance * float(np.max(np.abs(values)))
+
+
+def _require_pairs(predictions: np.ndarray, labels: np.ndarray) -> None:
+    assert predictions.shape == labels.shape, f"{predictions.shape} predictions for {labels.shape} labels"
+    assert predictions.size > 0, "metrics of nothing"

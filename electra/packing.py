@@ -1,0 +1,316 @@
+"""Cut rows from a stream of shuffled documents: nothing thrown away, next to no padding.
+
+The documents of a split, shuffled afresh each epoch, form a stream, and each row is the next window of it. A row
+holds pieces, the parts of one document in its window, and attention keeps them apart:
+
+    stream   ... end of document 7 | document 2 ............................... | document 5 ...
+    rows     [CLS] A [SEP] B [SEP] [CLS] A [SEP] B [SEP] | [CLS] A [SEP] B [SEP] | ...
+             `-- end of 7 -------' `-- start of 2 -----'   `-- more of 2 ------'
+
+In the stream a document occupies its tokens and, before them, the 3 (or 2) special tokens of its first piece; the
+specials of a row's first piece come out of the row's own length. So a row begins at a cumulative sum of capacities,
+and the pieces of any row are found by binary search: no loop over documents, no state. A window that begins or ends
+inside a document's special places leaves those (at most 3 at either end) as padding.
+
+As in ELECTRA's builder (google-research/electra, build_pretraining_dataset.py) a share of the pieces is one segment,
+A is about half of a piece and ends with a line, and a share of the rows is cut short; here the rest of a short row
+holds another piece. `PackedRows` plans an epoch (`_Plan`), finds the pieces of a range of rows (`_Pieces`), splits
+them into A and B, and fills the arrays. Letters: R rows, L tokens in a row, P pieces, D documents.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from electra.config import RowsConfig
+from electra.store import Store
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """R rows of L tokens."""
+
+    input_ids: np.ndarray  # (R, L) int32
+    segment_ids: np.ndarray  # (R, L) uint8: 0 for [CLS] A [SEP], 1 for B [SEP]
+    piece_ids: np.ndarray  # (R, L) int16: 1, 2, ... for the pieces of a row, 0 is padding
+    position_ids: np.ndarray  # (R, L) int32, from 0 in each piece
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(R, L) bool: False at padding."""
+        return self.piece_ids > 0
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> RowBatch:
+        """Some of the rows, by their place in the batch."""
+        return RowBatch(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+
+class Documents:
+    """Where the documents of one part of a store lie: columns of D entries. Empty documents are left out."""
+
+    def __init__(self, store: Store, held_out: bool) -> None:
+        ids = store.document_ids(held_out)
+        lengths = store.document_lengths()[ids]
+        ids = ids[lengths > 0]
+        if len(ids) == 0:
+            part = "held-out" if held_out else "training"
+            raise ValueError(
+                f"the store {store.folder} has no {part} documents: build it with another --held-out share"
+            )
+        self.lengths = lengths[lengths > 0]
+        counts = [len(shard.documents) - 1 for shard in store.shards]
+        self.shards = np.repeat(np.arange(len(counts)), counts)[ids]
+        self.starts = np.concatenate([shard.document_offsets()[:-1] for shard in store.shards])[ids]
+        """First token of each document, within its shard."""
+
+
+# ------------------------------------------------------------------------------------------- randomness
+
+
+def keys(count: int, *numbers: int) -> np.ndarray:
+    """(count,) random uint64 that depend on the numbers alone, on every platform and version of numpy."""
+    return np.random.SeedSequence(numbers).generate_state(count, np.uint64)
+
+
+def _hash(values: np.ndarray, key: np.uint64) -> np.ndarray:
+    """A random uint64 for each value under `key`; a bijection (the finaliser of splitmix64, Steele et al. 2014)."""
+    mixed = values.astype(np.uint64) + key
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def shuffled(count: int, key: np.uint64) -> np.ndarray:
+    """A random permutation of range(count), int64: sorted by hash, so without ties or state."""
+    return np.argsort(_hash(np.arange(count), key))
+
+
+def _chosen(count: int, quota: int, key: np.uint64) -> np.ndarray:
+    """(count,) bool, True in exactly `quota` random places."""
+    return shuffled(count, key) < quota
+
+
+# ---------------------------------------------------------------------------------------------- packed
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One epoch of packed rows. Documents stand in stream order, rows in the order in which they are visited."""
+
+    order: np.ndarray  # (D,) which document
+    starts: np.ndarray  # (D,) where in the stream its places begin: specials, then tokens
+    specials: np.ndarray  # (D,) 3, or 2 where its first piece is a single segment
+    row_starts: np.ndarray  # (rows,) where in the stream the row begins
+    cuts: np.ndarray  # (rows,) L, or the place within the row where the second window of a short row begins
+    headers: np.ndarray  # (2, rows) specials of the first piece of either window: 3, or 2 for a single segment
+    coin: np.uint64  # key of the coin that is thrown for the end of A
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """P pieces in the order of the rows: columns of P entries."""
+
+    row: np.ndarray  # row within the batch
+    shard: np.ndarray
+    start: np.ndarray  # first token within the shard
+    length: np.ndarray  # tokens, without specials
+    single: np.ndarray  # bool: one segment
+    coin: np.ndarray  # bool: A may go past the half
+
+
+class PackedRows:
+    """Rows cut from a stream of shuffled documents so that each token appears exactly once an epoch.
+
+    The shares of single segments and short rows are exact quotas (the places are random): so every epoch has the
+    same number of rows, and the epoch of a row number is a division.
+    """
+
+    def __init__(self, store: Store, documents: Documents, config: RowsConfig, seed: int) -> None:
+        self.store = store
+        self.documents = documents
+        self.config = config
+        self.seed = seed
+        self._plans: dict[int, _Plan] = {}
+        self._divisible = np.flatnonzero(documents.lengths > 1)
+        self._single_documents = int(config.single_segment_prob * len(self._divisible))
+        self._stream = int(documents.lengths.sum()) + 2 * len(documents.lengths)
+        self._stream += len(self._divisible) - self._single_documents
+        # The last row is a plain single-segment one: smallest number of rows before it that leaves it something,
+        # but no more than it can hold.
+        needed = max(self._stream - (config.seq_len - 2), 0)
+        self.rows_per_epoch = 1 + bisect.bisect_left(range(needed), needed, key=self._capacity)
+
+    def _quotas(self, rows: int) -> tuple[int, int]:
+        """How many of the first `rows` rows are short, and how many of their windows are single segments."""
+        # Either part of a short row has at least 5 places, as in Google's randint(5, max).
+        short = int(self.config.short_row_prob * rows) if self.config.seq_len >= 10 else 0
+        return short, int(self.config.single_segment_prob * (rows + short))
+
+    def _capacity(self, rows: int) -> int:
+        """Places of the stream that the first `rows` rows hold."""
+        short, single = self._quotas(rows)
+        return rows * self.config.seq_len - 3 * (rows + short) + single
+
+    def take(self, epoch: int, first: int, last: int) -> RowBatch:
+        """Rows first .. last of an epoch."""
+        pieces = self._pieces(self._plan(epoch), first, last)
+        return _fill(self.store, pieces, self._first_segment(pieces), last - first, self.config.seq_len)
+
+    def _plan(self, epoch: int) -> _Plan:
+        """The plan of an epoch; the last two are kept, because a batch may span two."""
+        if epoch not in self._plans:
+            while len(self._plans) >= 2:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[epoch] = self._make_plan(epoch)
+        return self._plans[epoch]
+
+    def _make_plan(self, epoch: int) -> _Plan:
+        order_key, document_key, short_key, cut_key, window_key, visit_key, coin = keys(7, self.seed, epoch)
+        length = self.config.seq_len
+
+        order = shuffled(len(self.documents.lengths), order_key)
+        specials = np.full(len(order), 2, np.int8)
+        specials[self._divisible] += ~_chosen(len(self._divisible), self._single_documents, document_key)
+        specials = specials[order]
+        sizes = self.documents.lengths[order] + specials
+        starts = np.cumsum(sizes) - sizes
+
+        rows = self.rows_per_epoch - 1
+        num_short, num_single = self._quotas(rows)
+        short = np.append(_chosen(rows, num_short, short_key), False)
+        offsets = _hash(np.arange(rows + 1), cut_key) % np.uint64(max(length - 9, 1))
+        cuts = np.where(short, 5 + offsets.astype(np.int32), length).astype(np.int32)
+        windows = np.append(3 - _chosen(rows + num_short, num_single, window_key).astype(np.int8), np.int8(2))
+        window = np.arange(rows + 1) + np.cumsum(short) - short  # number of a row's first window
+        headers = np.stack([windows[window], np.where(short, windows[window + short], 0)])
+        capacities = length - headers.sum(axis=0, dtype=np.int64)
+        row_starts = np.cumsum(capacities) - capacities
+        assert row_starts[-1] < self._stream <= row_starts[-1] + capacities[-1]
+        visit = shuffled(rows + 1, visit_key)
+        return _Plan(order, starts, specials, row_starts[visit], cuts[visit], headers[:, visit], coin)
+
+    def _pieces(self, plan: _Plan, first: int, last: int) -> _Pieces:
+        """The pieces of rows first .. last, by binary search of their windows among the documents."""
+        cuts, headers = plan.cuts[first:last], plan.headers[:, first:last]
+        # One window a row, two in a short one.
+        short = cuts < self.config.seq_len
+        row = np.repeat(np.arange(last - first), 1 + short)
+        second = np.zeros(len(row), np.int64)
+        second[1:] = row[1:] == row[:-1]
+        header = headers[second, row]
+        boundary = plan.row_starts[first:last] + cuts - headers[0]  # stream place where the first window ends
+        begin = np.where(second, boundary[row], plan.row_starts[first:last][row])
+        end = np.where(second, boundary[row] + self.config.seq_len - cuts[row] - header, boundary[row])
+        np.minimum(end, self._stream, out=end)
+
+        # One candidate for each document that a window touches.
+        first_document = np.searchsorted(plan.starts, begin, side="right") - 1
+        counts = np.searchsorted(plan.starts, end, side="left") - first_document
+        window = np.repeat(np.arange(len(row)), counts)
+        ordinal = np.arange(len(window)) - (np.cumsum(counts) - counts)[window]
+        rank = first_document[window] + ordinal
+        document = plan.order[rank]
+        specials = plan.specials[rank]
+        text = plan.starts[rank] + specials  # stream place of the document's first token
+        low = np.maximum(begin[window] - text, 0)
+        high = np.minimum(end[window] - text, self.documents.lengths[document])
+        specials = np.where(ordinal == 0, header[window], specials)
+        kept = high > low  # not where the window ends within the special places of a document
+
+        length = (high - low)[kept]
+        return _Pieces(
+            row=row[window][kept],
+            shard=self.documents.shards[document[kept]],
+            start=(self.documents.starts[document] + low)[kept],
+            length=length,
+            single=(specials[kept] == 2) | (length == 1),
+            coin=_hash((text + low)[kept], plan.coin) >= np.uint64(2**63),
+        )
+
+    def _first_segment(self, pieces: _Pieces) -> np.ndarray:
+        """(P,) tokens of segment A: the whole of a single piece, else about half, to the end of a line if there is one.
+
+        Google's rule for lines: A takes the line that crosses the half in one of two cases.
+        """
+        half = pieces.length // 2
+        before, after = np.empty_like(half), np.empty_like(half)
+        for number, mine in _by_shard(pieces.shard):
+            lines = self.store.shards[number].lines
+            start = pieces.start[mine]
+            crossing = np.searchsorted(lines, start + half[mine])
+            after[mine] = lines[crossing] - start
+            before[mine] = lines[crossing - 1] - start
+        has_before, has_after = before > 0, after < pieces.length
+        at_line = np.where(has_after & (pieces.coin | ~has_before), after, before)
+        first = np.where(has_before | has_after, at_line, half)
+        return np.where(pieces.single, pieces.length, first)
+
+
+def _by_shard(shards: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
+    """Each shard number that occurs, and where (all of it, the common case, without a copy)."""
+    numbers = np.unique(shards)
+    for number in numbers:
+        yield int(number), slice(None) if len(numbers) == 1 else np.flatnonzero(shards == number)
+
+
+def _fill(store: Store, pieces: _Pieces, first_segment: np.ndarray, num_rows: int, length: int) -> RowBatch:
+    """Lay out the pieces as rows.
+
+    A row is a sequence of runs: for each piece [CLS] A [SEP] and B [SEP], then one run of padding. All arrays are
+    repeats of one value a run, which is 5 times quicker than writing piece by piece. In a run, the place in the row
+    and the place in the store differ by a constant, so one gather fetches all tokens, specials overwritten after.
+    """
+    counts = np.bincount(pieces.row, minlength=num_rows)
+    number = np.arange(len(pieces.row)) - (np.cumsum(counts) - counts)[pieces.row]  # of the piece within its row
+    second_segment = pieces.length - first_segment
+    places = pieces.length + np.where(second_segment > 0, 3, 2)
+    filled = np.bincount(pieces.row, weights=places, minlength=num_rows).astype(np.int64)
+    assert filled.max() <= length
+    # Place of a piece in the flattened rows: pieces before it, and the padding of the rows before its own.
+    padding = length - filled
+    begin = np.cumsum(places) - places + (np.cumsum(padding) - padding)[pieces.row]
+
+    head = 2 * np.arange(len(pieces.row)) + pieces.row  # run [CLS] A [SEP]; B [SEP] follows; a run of padding per row
+    run_length = np.zeros(2 * len(head) + num_rows, np.int64)
+    run_length[np.cumsum(2 * counts + 1) - 1] = padding
+    run_length[head] = first_segment + 2
+    run_length[head + 1] = places - first_segment - 2
+
+    def spread(first: np.ndarray | int, second: np.ndarray | int, dtype: type) -> np.ndarray:
+        """A value for each piece's two runs (0 for padding), repeated over their places: (R * L,)."""
+        values: np.ndarray = np.zeros(len(run_length), dtype)
+        values[head] = first
+        values[head + 1] = second
+        return np.repeat(values, run_length)
+
+    place = np.arange(num_rows * length)
+    piece_ids = spread(number + 1, number + 1, np.int16)
+    position_ids = (place - spread(begin, begin, np.int64)).astype(np.int32)
+    # [CLS] stands before A, [SEP] between A and B: so A is read one place further left, B two.
+    source = place + spread(pieces.start - begin - 1, pieces.start - begin - 2, np.int64)
+    input_ids = np.empty(len(place), np.int32)
+    for shard, mine in _by_shard(pieces.shard):
+        where: np.ndarray | slice = mine
+        if isinstance(mine, np.ndarray):
+            chosen = np.zeros(len(run_length), bool)
+            chosen[head[mine]] = chosen[head[mine] + 1] = True
+            where = np.flatnonzero(np.repeat(chosen, run_length))
+        # "clip": at the specials an index may lie outside of the shard; what it fetches is overwritten.
+        input_ids[where] = store.shards[shard].tokens.take(source[where], mode="clip")
+    input_ids[begin] = store.special.cls
+    input_ids[begin + first_segment + 1] = store.special.sep
+    input_ids[begin + places - 1] = store.special.sep
+    blank = np.flatnonzero(piece_ids == 0)
+    input_ids[blank] = store.special.pad
+    position_ids[blank] = 0
+    shape = (num_rows, length)
+    return RowBatch(
+        input_ids.reshape(shape),
+        spread(0, 1, np.uint8).reshape(shape),
+        piece_ids.reshape(shape),
+        position_ids.reshape(shape),
+    )

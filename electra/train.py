@@ -1,0 +1,189 @@
+"""The training loop, one for pre-training and fine-tuning. It knows nothing of what is trained.
+
+    for each step: load the rank's work -> forward and backward by micro-batch -> clip -> optimizer step
+                   -> log, evaluate, save when due -> stop when asked
+
+A step is an optimizer step on a global batch. `load(step)` makes this rank's share of it on the host (in a thread,
+ahead of time); the counts that normalise the losses are summed over all ranks before the first backward pass, so
+the gradient is that of the global batch however it was split. Everything random follows from (seed, step).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from electra.batches import prefetch
+from electra.checkpoint import Checkpoints, TrainState
+from electra.config import LoopConfig
+from electra.log import RunLog
+from electra.optim import global_norm, scale_gradients, set_learning_rate
+from electra.runtime import Runtime, StopSignal
+
+
+class MicroBatch(Protocol):
+    """Tensors of one forward pass. `seed` decides its dropout and must not depend on the rank."""
+
+    @property
+    def seed(self) -> int: ...
+
+    def to(self, device: torch.device) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """A rank's share of an optimizer step."""
+
+    micro_batches: list[Any]  # of MicroBatch
+    totals: dict[str, float]  # this rank's counts; the model sees them summed over ranks
+    tokens: int  # positions in this rank's share, for the speed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `signal` is None when it reached its last step."""
+
+    step: int
+    signal: int | None = None
+
+
+# model(micro_batch, totals) -> (the micro-batch's part of the loss, sums of metrics over it)
+Summarise = Callable[[dict[str, float], int], dict[str, float]]
+
+
+def train(
+    state: TrainState,
+    *,
+    loop: LoopConfig,
+    clip_norm: float,
+    runtime: Runtime,
+    learning_rate: Callable[[int], float],
+    load: Callable[[int], Work],
+    summarise: Summarise,
+    log: RunLog,
+    checkpoints: Checkpoints | None = None,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    flops_per_token: float = 0.0,
+    peak_flops: float = 0.0,
+) -> Outcome:
+    """Train from `state.step` to `loop.steps`; `state` is left at the last step done.
+
+    `learning_rate(step)` is the rate of step 0, 1, ...; `summarise(sums, steps)` turns metric sums into a log line.
+    Raises ValueError when loss or gradient stop being finite; the checkpoint then saved is from before that step.
+    """
+    model, optimizers = state.model, state.optimizers
+    replica = _replicate(model, runtime)
+    window = Window(state.window if runtime.is_main else {})
+    model.train()
+    with StopSignal().listening() as stop, contextlib.closing(prefetch(load, state.step, loop.steps)) as all_work:
+        for work in all_work:
+            # One small sum over ranks carries the counts and whether anybody was told to stop.
+            totals = runtime.sum_over_ranks(work.totals | {"stop": float(stop.received is not None)})
+            if totals.pop("stop"):
+                _save(state, window, checkpoints, runtime)
+                return Outcome(state.step, stop.received or signal.SIGTERM)
+
+            sums = _forward_backward(replica, work, totals, runtime)
+            norm = global_norm(model)
+            if not (math.isfinite(sums["loss"]) and math.isfinite(norm)):
+                _save(state, window, checkpoints, runtime)
+                raise _not_finite(state.step, float(sums["loss"]), float(norm), checkpoints)
+            if clip_norm:
+                scale_gradients(model, (clip_norm / norm).clamp(max=1.0))
+            rate = learning_rate(state.step)
+            set_learning_rate(optimizers, rate)
+            for optimizer in optimizers:
+                optimizer.step()
+            model.zero_grad(set_to_none=True)
+            state.step += 1
+            window.add(sums, work.tokens * runtime.world_size)
+
+            last = state.step == loop.steps
+            if last or state.step % loop.log_every == 0:
+                speed = window.speed(flops_per_token, peak_flops)
+                values = summarise(window.total(runtime), window.steps)
+                log.metrics(state.step, values | {"learning_rate": rate, "gradient_norm": float(norm)} | speed)
+                window = Window({})
+            pause = time.monotonic()
+            if evaluate is not None and (last or (loop.eval_every and state.step % loop.eval_every == 0)):
+                log.metrics(state.step, evaluate(), kind="eval")
+                model.train()
+            if last or state.step % loop.save_every == 0:
+                _save(state, window, checkpoints, runtime)
+            window.begin += time.monotonic() - pause  # neither evaluation nor saving counts in tokens/s
+    return Outcome(state.step)
+
+
+def _replicate(model: nn.Module, runtime: Runtime) -> nn.Module:
+    if runtime.world_size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[runtime.device] if runtime.device.type == "cuda" else None)
+
+
+def _forward_backward(replica: nn.Module, work: Work, totals: dict[str, float], runtime: Runtime) -> dict[str, Tensor]:
+    """Accumulate the gradient of the global batch; returns this rank's metric sums (fp64, on the device)."""
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=runtime.device))
+    for index, micro_batch in enumerate(work.micro_batches):
+        is_last = index == len(work.micro_batches) - 1
+        sync = isinstance(replica, DistributedDataParallel) and not is_last
+        with replica.no_sync() if sync else contextlib.nullcontext():  # type: ignore[operator]
+            torch.manual_seed(micro_batch.seed)
+            with runtime.autocast():
+                loss, parts = replica(micro_batch.to(runtime.device), totals)
+            # The loss is a share of the global batch's, and DistributedDataParallel averages: undo the division.
+            (loss * runtime.world_size).backward()
+        for name, part in parts.items():
+            sums[name] = sums[name] + part
+    if runtime.world_size > 1:  # every rank has to see a loss that is not finite anywhere
+        dist.all_reduce(finite := torch.isfinite(sums["loss"]).double(), dist.ReduceOp.MIN)
+        sums["loss"] = torch.where(finite > 0, sums["loss"], torch.nan)
+    return sums
+
+
+class Window:
+    """Metric sums and the clock since the last log line."""
+
+    def __init__(self, sums: dict[str, float]) -> None:
+        self.sums: dict[str, Tensor | float] = {name: value for name, value in sums.items() if name != "steps"}
+        self.steps = int(sums.get("steps", 0))
+        self.tokens, self.begin = 0, time.monotonic()
+
+    def add(self, sums: dict[str, Tensor], tokens: int) -> None:
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self.tokens += tokens
+
+    def total(self, runtime: Runtime) -> dict[str, float]:
+        """Sums over all ranks, as numbers."""
+        return runtime.sum_over_ranks({name: float(value) for name, value in self.sums.items()})
+
+    def speed(self, flops_per_token: float, peak_flops: float) -> dict[str, float]:
+        seconds = max(time.monotonic() - self.begin, 1e-9)
+        values = {"tokens_per_second": self.tokens / seconds}
+        if peak_flops:
+            values["mfu"] = values["tokens_per_second"] * flops_per_token / peak_flops
+        return values
+
+
+def _save(state: TrainState, window: Window, checkpoints: Checkpoints | None, runtime: Runtime) -> None:
+    if checkpoints is not None:
+        state.window = window.total(runtime) | {"steps": window.steps} if window.steps else {}
+        checkpoints.save(state)
+
+
+def _not_finite(step: int, loss: float, norm: float, checkpoints: Checkpoints | None) -> ValueError:
+    what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient norm became {norm}"
+    where = f"; {checkpoints.path(step)} holds the state before it" if checkpoints is not None else ""
+    return ValueError(f"{what} in step {step + 1}{where}: lower the learning rate or use --precision fp32")
