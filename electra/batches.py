@@ -54,6 +54,7 @@ class Rows:
 
     def rows(self, start: int, count: int) -> RowBatch:
         """Rows start .. start + count, numbered from 0 over all epochs; the range may span epochs."""
+        assert start >= 0 and count > 0
         parts = []
         stop = start + count
         while start < stop:

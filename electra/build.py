@@ -13,14 +13,14 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
 import time
+import traceback
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from electra.files import atomic_folder
 from electra.store import StoreWriter
 from electra.tokenizer import Vocabulary, load_tokenizer
 
-BLOCK_BYTES = 1 << 22  # about a second of work for a core; two blocks a worker are in flight
+BLOCK_BYTES = 1 << 22  # about a second of work for a core
 _UNKNOWN_WARNING = 0.01
 
 
@@ -57,6 +57,8 @@ class Block:
 class Encoded:
     """A block as arrays. Lines without tokens and documents without lines are left out."""
 
+    first: bool
+    """As in the block."""
     tokens: np.ndarray
     """(T,) uint16, or uint32 if the vocabulary needs it."""
     line_lengths: np.ndarray
@@ -98,8 +100,8 @@ def build(config: BuildConfig, progress: Callable[[int, int], None] | None = Non
         processes = min(config.processes or _cores(), 1 + sum(sizes) // BLOCK_BYTES)
         total, unknown, text_bytes, is_open = Tally(), 0, 0, False
         with contextlib.closing(_encode_all(_blocks(files, config), vocabulary, config.on_error, processes)) as results:
-            for first, part in results:
-                is_open &= not first
+            for part in results:
+                is_open &= not part.first
                 if len(part.tokens):
                     continues = is_open and not part.begins_document
                     writer.add(part.tokens, part.line_lengths, part.document_lengths, continues=continues)
@@ -193,6 +195,7 @@ def encode(block: Block, vocabulary: Vocabulary, on_error: OnError) -> Encoded:
     kept = lengths > 0
     documents = np.array(document_of, np.int64)[kept]
     return Encoded(
+        first=block.first,
         tokens=tokens.astype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32),
         line_lengths=lengths[kept],
         document_lengths=np.unique(documents, return_counts=True)[1].astype(np.int64),
@@ -209,59 +212,86 @@ def encode(block: Block, vocabulary: Vocabulary, on_error: OnError) -> Encoded:
 
 def _encode_all(
     blocks: Iterator[Block], vocabulary: Vocabulary, on_error: OnError, processes: int
-) -> Generator[tuple[bool, Encoded], None, None]:
-    """(whether it begins a file, its arrays) of each block in order, with a bounded number of blocks in memory."""
+) -> Generator[Encoded, None, None]:
+    """The arrays of each block in order, with a bounded number of blocks in memory."""
     if processes == 1:
         with _one_thread():
             for block in blocks:
-                yield block.first, encode(block, vocabulary, on_error)
+                yield encode(block, vocabulary, on_error)
         return
-    # Spawned, not forked: forking a process in which tokenizers or torch have started threads can deadlock.
-    pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), _start_worker, (vocabulary.to_json(), on_error)
-    )
-    pending: deque[tuple[bool, Future[Encoded]]] = deque()
+    # Not concurrent.futures: its workers share one pipe, and when one of them is killed while it writes (the kernel
+    # does that when memory runs out) the build would hang. Here each has its own, whose end is noticed.
+    workers: dict[Connection, BaseProcess] = {}
     try:
-        for block in blocks:
-            pending.append((block.first, pool.submit(_work, block)))
-            if len(pending) > 2 * processes:
-                first, result = pending.popleft()
-                yield first, result.result()
-        for first, result in pending:
-            yield first, result.result()
-    except BrokenProcessPool:
-        raise RuntimeError("a worker process was killed, perhaps for want of memory: use fewer --processes") from None
+        for _ in range(processes):
+            connection, worker = _start_worker(vocabulary, on_error)
+            workers[connection] = worker
+        idle, busy = list(workers), dict[Connection, int]()
+        done: dict[int, Encoded] = {}
+        sent = wanted = 0
+        upcoming = next(blocks, None)
+        while busy or upcoming is not None:
+            while idle and upcoming is not None and len(done) < processes:
+                connection = idle.pop()
+                connection.send(upcoming)
+                busy[connection] = sent
+                sent += 1
+                upcoming = next(blocks, None)
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                result = ready.recv()
+                if isinstance(result, Exception):
+                    raise result
+                done[busy.pop(ready)] = result
+                idle.append(ready)
+            while wanted in done:
+                yield done.pop(wanted)
+                wanted += 1
+    except (EOFError, ConnectionError):
+        raise RuntimeError("a worker process died, perhaps for want of memory: try fewer --processes") from None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for connection, worker in workers.items():
+            worker.terminate()  # it holds nothing that could be lost
+            worker.join()
+            connection.close()
 
 
-_worker: tuple[Vocabulary, OnError] | None = None  # what a worker process keeps between blocks
+def _start_worker(vocabulary: Vocabulary, on_error: OnError) -> tuple[Connection, BaseProcess]:
+    # Spawned, not forked: forking a process in which tokenizers or torch have started threads can deadlock.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), on_error), daemon=True)
+    # Ctrl-C is for this process to handle: one that is started while SIGINT is blocked never sees it, even during
+    # its imports. The tracker comes first because multiprocessing starts it by need, and unblocks SIGINT then.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        worker.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    return ours, worker
 
 
-def _start_worker(vocabulary: str, on_error: OnError) -> None:
-    global _worker
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Ctrl-C is the parent's to handle; and a parent that was killed must not leave workers behind.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = (Vocabulary.from_json(vocabulary), on_error)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _work(block: Block) -> Encoded:
-    assert _worker is not None
-    return encode(block, *_worker)
+def _work(connection: Connection, vocabulary_json: str, on_error: OnError) -> None:
+    """What a worker does: block in, arrays (or the exception) out, until the other end is closed or gone."""
+    vocabulary = Vocabulary.from_json(vocabulary_json)
+    with contextlib.suppress(EOFError, ConnectionError), _one_thread():
+        while True:
+            block = connection.recv()
+            result: Encoded | Exception
+            try:
+                result = encode(block, vocabulary, on_error)
+            except Exception as error:
+                if not isinstance(error, ValueError):
+                    error.add_note(traceback.format_exc())  # where it happened is lost on the way
+                result = error
+            connection.send(result)
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep tokenizers from starting a thread a core when a single process was asked for."""
+    """Keep tokenizers from starting a thread a core: the processes are what was asked for."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:

@@ -54,11 +54,16 @@ def vocab(arguments: Arguments) -> int:
 def build(arguments: Arguments) -> int:
     """Turn text files into a token store."""
     from electra.build import build as build_store
+    from electra.build import progress_bar
     from electra.config import BuildConfig
 
     config = _parse(BuildConfig, "build", "electra build corpus/ --vocab vocab --out store", arguments)
-    summary = build_store(config)
-    _print_summary(summary)
+    with progress_bar("building") as progress:
+        summary = build_store(config, progress)
+    held_out = summary["held_out"]
+    counts = {name: summary[name] for name in ("documents", "lines", "tokens")}
+    held = {"held_out_documents": held_out["documents"], "held_out_tokens": held_out["tokens"]}
+    _print_summary({"store": config.out} | counts | held | summary["build"])
     return 0
 
 
@@ -154,8 +159,8 @@ def finetune(arguments: Arguments) -> int:
 
     from electra.finetune import finetune as run
 
-    run(config)
-    return 0
+    signal = run(config)["signal"]
+    return 0 if signal is None else 128 + signal
 
 
 def predict(arguments: Arguments) -> int:

@@ -102,7 +102,7 @@ def load_predictor(config: PredictConfig) -> Predictor:
     model, labels = load_classifier(pretrained)
     limit = pretrained.config.max_positions
     if config.max_length > limit:
-        raise ValueError(f"--max-length {config.max_length} is more than the model can read: {limit}")
+        raise ValueError(f"--max-length {config.max_length} is longer than the model can read ({limit})")
     return Predictor(
         model=model.to(runtime.device),
         vocabulary=pretrained.vocabulary,
@@ -124,9 +124,7 @@ def load_classifier(pretrained: Pretrained) -> tuple[SequenceClassifier, tuple[s
         raise ValueError(f"{pretrained.source} has no classification head: fine-tune it first (electra finetune)")
     outputs, problem = len(head["out_proj.bias"]), pretrained.hf_config.get("problem_type")
     if problem == "multi_label_classification" or (problem == "regression" and outputs > 1):
-        raise ValueError(
-            f"{pretrained.source} gives a text several labels or values; predict gives one"
-        )
+        raise ValueError(f"{pretrained.source} gives a text several labels or values; predict gives one")
     names = pretrained.hf_config.get("id2label") or {}
     model = SequenceClassifier(pretrained.config, outputs)
     model.encoder.load_state_dict(pretrained.encoder_state)

@@ -90,7 +90,7 @@ class Vocabulary:
         return Vocabulary(Tokenizer.from_str(text))
 
     def to_json(self) -> str:
-        """What `from_json` needs, for another process."""
+        """What `from_json` needs in another process."""
         return self.tokenizer.to_str()
 
     def encode_lines(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -221,25 +221,23 @@ def load_tokenizer(path: Path, lowercase: bool | None = None, strip_accents: boo
         strip_accents = said.get("strip_accents")
     tokens = _read_vocab_txt(path)
     _warn_of_casing(tokens, path, lowercase)
-    return Vocabulary(
-        _bert_tokenizer(tokens, lowercase, strip_accents, said.get("tokenize_chinese_chars", True)), str(path)
-    )
+    split_chinese = said.get("tokenize_chinese_chars", True)
+    return Vocabulary(_bert_tokenizer(tokens, lowercase, strip_accents, split_chinese), str(path))
 
 
 def _read_tokenizer_json(path: Path) -> Tokenizer:
-    text = json.dumps(read_json(path))
+    state = read_json(path)
     try:
-        return Tokenizer.from_str(text)
+        return Tokenizer.from_str(json.dumps(state))
     except Exception as error:  # tokenizers raises the bare class
-        raise ValueError(f"{path} is no tokenizer.json that this tokenizers version can read ({error})") from None
+        raise ValueError(f"{path} is no tokenizer.json, or not one of this tokenizers version ({error})") from None
 
 
 def _check_flags(vocabulary: Vocabulary, path: Path, lowercase: bool | None, strip_accents: bool | None) -> None:
     for flag, wanted in (("lowercase", lowercase), ("strip_accents", strip_accents)):
-        if wanted is not None and vocabulary.options.get(flag) != wanted:
-            raise ValueError(
-                f"{path} says {flag} = {vocabulary.options.get(flag)}: leave the flag out, it is for vocab.txt"
-            )
+        said = vocabulary.options.get(flag)
+        if wanted is not None and wanted != said:
+            raise ValueError(f"{path} says {flag} = {said}: leave out the flag, which is for a bare vocab.txt")
 
 
 def _read_vocab_txt(path: Path) -> list[str]:
@@ -261,19 +259,14 @@ def _warn_of_casing(tokens: list[str], path: Path, lowercase: bool) -> None:
     capitals = sum(token != token.lower() for token in tokens if not (token.startswith("[") and token.endswith("]")))
     letters = sum("a" <= token.removeprefix("##")[:1] <= "z" for token in tokens)
     if lowercase and capitals > len(tokens) // 100:
-        sentence = (
-            f"{path} has {capitals} entries with capitals, which lower-cased text never uses: pass --no-lowercase"
-        )
-        warnings.warn(sentence, stacklevel=3)
+        sentence = f"{path} has {capitals} entries with capitals, which lower-cased text never uses"
+        warnings.warn(f"{sentence}: pass --no-lowercase", stacklevel=3)
     if not lowercase and not capitals and letters:
-        warnings.warn(
-            f"{path} has no capitals, so every capitalised word becomes [UNK]: pass --lowercase", stacklevel=3
-        )
+        sentence = f"{path} has no capitals, so that capitalised words become [UNK]"
+        warnings.warn(f"{sentence}: pass --lowercase", stacklevel=3)
 
 
-def _bert_tokenizer(
-    tokens: Sequence[str], lowercase: bool, strip_accents: bool | None, split_chinese: bool
-) -> Tokenizer:
+def _bert_tokenizer(tokens: list[str], lowercase: bool, strip_accents: bool | None, split_chinese: bool) -> Tokenizer:
     ids = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD))
     tokenizer.normalizer = BertNormalizer(
@@ -314,10 +307,8 @@ def train_vocabulary(config: VocabConfig) -> dict[str, Any]:
         vocabulary = Vocabulary(_train(sample, tokenizer, base, alphabet, config))
         vocabulary.save(folder)
     if vocabulary.size < config.size:
-        sentence = (
-            f"the vocabulary has only {vocabulary.size} of {config.size} entries: the text has no more pieces that"
-        )
-        warnings.warn(f"{sentence} occur {config.min_frequency} times", stacklevel=2)
+        sentence = f"the vocabulary has only {vocabulary.size} of {config.size} entries"
+        warnings.warn(f"{sentence}: no more pieces occur {config.min_frequency} times in the text", stacklevel=2)
     return {
         "size": vocabulary.size,
         "sha256": vocabulary.sha256,

@@ -28,6 +28,12 @@ def random_documents(count: int, seed: int = 0, mean_lines: float = 6.0, vocab: 
     return [[rng.integers(5, vocab, rng.integers(1, 41)).tolist() for _ in range(size)] for size in sizes]
 
 
+def numbered_documents(sizes: list[list[int]]) -> list[Document]:
+    """Documents of lines of the given lengths in which every token is another id: 5, 6, 7, ... in order."""
+    ids = itertools.count(5)
+    return [[list(itertools.islice(ids, length)) for length in document] for document in sizes]
+
+
 def add_documents(writer: StoreWriter, documents: list[Document], continues: bool = False) -> None:
     lines = [line for document in documents for line in document]
     tokens = np.array([token for line in lines for token in line], np.int32)

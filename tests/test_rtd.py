@@ -42,6 +42,7 @@ LAYER = {
     "output|dense": "down",
     "output|LayerNorm": "output_norm",
 }
+TWO_LAYERS = ModelConfig(hidden_size=64, num_layers=2, num_heads=4)
 KINDS = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 
 
@@ -115,7 +116,7 @@ def close(ours: torch.Tensor, theirs: np.ndarray, tolerance: float = 1e-5) -> No
 
 
 def test_activations_logits_and_losses_equal_google(fixture):
-    model, batch, io, meta, _, sampled = fixture
+    model, batch, io, _, _, sampled = fixture
     model.eval()
     mask = key_mask(batch.piece_ids > 0)  # Google lets padding queries see the real tokens
     layers: list[torch.Tensor] = []
@@ -270,12 +271,12 @@ def test_sampling_never_leaves_the_vocabulary():
     logits = torch.randn(2, 3, 30_522)
     for value in (0.0, 1 - 2**-24):
         sampled = sample_tokens(logits, torch.full((2, 3), value))
-        assert 0 <= int(sampled.min()) and int(sampled.max()) < 30_522
+        assert int(sampled.min()) >= 0 and int(sampled.max()) < 30_522
 
 
 def test_packed_pieces_do_not_see_each_other():
     """A row of two pieces gives the logits of two rows of one piece each."""
-    model = ReplacedTokenDetection(ModelConfig(hidden_size=64, num_layers=2, num_heads=4), ObjectiveConfig(), 100).eval()
+    model = ReplacedTokenDetection(TWO_LAYERS, ObjectiveConfig(), 100).eval()
     batch = random_batch(100, B=1)
     split = 10
     pieces = torch.cat([torch.ones(1, split), torch.full((1, 24 - split), 2)], 1).long()
@@ -346,7 +347,7 @@ def test_generator_shapes_of_the_paper():
 
 def test_losses_add_up_over_micro_batches():
     """Two halves normalised by the counts of the whole give the whole."""
-    model = ReplacedTokenDetection(ModelConfig(hidden_size=64, num_layers=1, num_heads=1), ObjectiveConfig(), 100).eval()
+    model = ReplacedTokenDetection(TWO_LAYERS, ObjectiveConfig(), 100).eval()
     batch = random_batch(100, B=4)
     totals = {"predictions": 16.0, "tokens": 96.0}
     whole = model(batch, totals)[0]

@@ -61,9 +61,10 @@ class SequenceClassifier(nn.Module):
         initialize(self)
 
     def logits(self, batch: SentenceBatch) -> Tensor:
-        """(B, C) in fp32, also under autocast."""
+        """(B, C). The head is fp32 under autocast too: in bf16 nearby predictions would tie, which ruins a ranking."""
         states = self.encoder(batch.input_ids, batch.segment_ids, attention_mask=key_mask(batch.valid))
-        return self.head(states[:, 0]).float()
+        with torch.autocast(states.device.type, enabled=False):
+            return self.head(states[:, 0].float())
 
     def forward(self, batch: SentenceBatch, totals: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's part of the step's mean loss, and its sums; `totals["examples"]` is the global batch."""

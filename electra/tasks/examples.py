@@ -82,17 +82,17 @@ def load_task_data(task: Task, folder: Path, max_train: int = 0) -> TaskData:
             raise ValueError(f"{train_file} has one example: too few to cut a dev set from; add examples or a dev file")
         rows, dev_rows = _cut_dev(rows)
         notes.append(
-            f"no {task.dev} file in {folder}: {len(dev_rows)} of {len(rows) + len(dev_rows)} training examples "
+            f"no {task.dev} file in {folder}: {len(dev_rows):,} of {len(rows) + len(dev_rows):,} training examples "
             f"({DEV_SHARE:.0%}, seed {DEV_SEED}) are kept apart as the dev set"
         )
     if 0 < max_train < len(rows):
-        notes.append(f"{max_train} of {len(rows)} training examples are used (seed {DEV_SEED})")
+        notes.append(f"{max_train:,} of {len(rows):,} training examples are used (seed {DEV_SEED})")
         chosen = np.random.default_rng(DEV_SEED).permutation(len(rows))[:max_train]
         rows = [rows[i] for i in np.sort(chosen)]
     if task.both_orders:
         swapped = [replace(row, text=row.pair, pair=row.text) for row in rows if row.pair is not None]
         rows = rows + swapped
-        notes.append(f"training pairs are used in both orders: {len(rows)} examples")
+        notes.append(f"training pairs are used in both orders: {len(rows):,} examples")
     return TaskData(
         task=task,
         train=Split(train_file, rows, label_numbers(task, train_file, rows)),

@@ -69,13 +69,16 @@ class SentenceBatch:
 def encode_texts(
     vocabulary: Vocabulary, texts: Sequence[str], pairs: Sequence[str | None], max_length: int
 ) -> Features:
-    """Tokenise N texts, each with a second one or None, into rows of at most `max_length` tokens."""
+    """Tokenise N texts, each with a second one or None, into rows of at most `max_length` tokens.
+
+    An empty second text counts as none, as in Google's code and in Hugging Face's tokenizers: no lone [SEP].
+    """
     cls, sep = vocabulary.special.cls, vocabulary.special.sep
     first_ids = vocabulary.encode_batch(list(texts))
-    second_ids = iter(vocabulary.encode_batch([pair for pair in pairs if pair is not None]))
+    second_ids = iter(vocabulary.encode_batch([pair for pair in pairs if pair]))
     rows, first, truncated = [], [], 0
     for a, pair in zip(first_ids, pairs, strict=True):
-        if pair is None:
+        if not pair:
             row = [cls, *a[: max_length - 2], sep]
             truncated += len(row) < len(a) + 2
             first.append(len(row))
@@ -100,7 +103,8 @@ def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
     """How much stays of two texts of `a` and `b` tokens when `room` tokens may stay in all.
 
     The longer one is cut down to the length of the shorter, then both are halves of the room; of an odd room
-    the longer one, or the second of two equal ones, has the token more (tokenizers, utils/truncation.rs).
+    the longer one, or the second of two equal ones, has the token more (tokenizers, utils/truncation.rs). Google's
+    code gives it to the first text.
     """
     if a + b <= room:
         return a, b
