@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 
 from electra.files import read_json, sha256, write_json
 from electra.optim import named_state
@@ -82,7 +83,7 @@ class Checkpoints:
                 }
                 write_json(temporary / "checkpoint.json", receipt)
                 temporary.rename(target)
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # the latter is a BaseException
             if self.runtime.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             if _is_full_disk(error):
@@ -109,7 +110,7 @@ class Checkpoints:
         try:
             with _quiet():
                 dcp.load(tensors, checkpoint_id=folder, no_dist=self.runtime.world_size == 1)
-        except Exception as error:  # DCP raises its own types for a missing name or another shape
+        except (Exception, CheckpointException) as error:  # a missing name or another shape
             raise ValueError(f"{folder} does not fit this model ({_first_line(error)}); {remedy}") from None
         state.model.load_state_dict(tensors["model"])
         state.step = receipt["step"]

@@ -272,6 +272,8 @@ def main(argv: Arguments | None = None) -> int:
     verb = VERBS.get(arguments[0])
     if verb is None:
         return _fail(f"unknown verb {arguments[0]!r}: the verbs are {', '.join(VERBS)}")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file is to be read while the run goes on
     try:
         return verb(arguments[1:])
     except BrokenPipeError:

@@ -71,6 +71,19 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(summed))
 
 
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    """softmax(query key^T / sqrt(D) + bias) value: (B, heads, L, D) -> (B, heads, L, D); bias (B, 1, 1 or L, L).
+
+    On a CPU the formula is written out: in bf16 it is 3.5 times as fast, forward and backward, as the fused kernel of
+    torch 2.13 at 32 x 128 tokens, and in fp32 equally fast (benchmarks/attention.py).
+    """
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=dropout)
+    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+    weights = torch.softmax(scores if bias is None else scores + bias, -1)
+    return torch.matmul(F.dropout(weights, dropout) if dropout else weights, value)
+
+
 class Layer(nn.Module):
     """One post-LN Transformer layer: x + attention, LayerNorm, + feed-forward (erf GELU), LayerNorm."""
 
@@ -87,13 +100,11 @@ class Layer(nn.Module):
         self.output_norm = LayerNorm(hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, attention_bias: Tensor | None) -> Tensor:
         B, L, H = x.shape
         qkv = self.qkv(x).view(B, L, 3, self.num_heads, H // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, H / heads)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attention_mask, dropout_p=self.attention_dropout if self.training else 0.0
-        )
+        attended = attention(query, key, value, attention_bias, self.attention_dropout if self.training else 0.0)
         attended = self.out(attended.transpose(1, 2).reshape(B, L, H))
         x = self.attention_norm(x + self.dropout(attended))
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
@@ -113,10 +124,11 @@ class Body(nn.Module):
     ) -> Tensor:
         """(B, L, E) -> (B, L, H). `every_layer` collects the input and the output of each layer, for comparisons."""
         x = embedded if self.project is None else self.project(embedded).float()
+        bias = None if attention_mask is None else additive(attention_mask, x)
         if every_layer is not None:
             every_layer.append(x)
         for layer in self.layers:
-            x = layer(x, attention_mask)
+            x = layer(x, bias)
             if every_layer is not None:
                 every_layer.append(x)
         return x
@@ -142,6 +154,13 @@ class Encoder(nn.Module):
         return self.body(self.embeddings(input_ids, segment_ids, position_ids), attention_mask)
 
 
+def additive(mask: Tensor, like: Tensor) -> Tensor:
+    """A boolean mask as 0 and -inf in the precision of matrix products, made once for all layers."""
+    device = like.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
 def key_mask(valid: Tensor) -> Tensor:
     """Padding mask: valid (B, L) bool -> (B, 1, 1, L); nobody attends to padding."""
     return valid[:, None, None, :]
@@ -152,7 +171,7 @@ def block_mask(piece_ids: Tensor) -> Tensor:
 
     Padding (piece 0) forms a block of its own, so that no row of the softmax is empty.
     """
-    return (piece_ids[:, None, :, None] == piece_ids[:, None, None, :]).contiguous()
+    return piece_ids[:, None, :, None] == piece_ids[:, None, None, :]
 
 
 @torch.no_grad()
