@@ -259,23 +259,23 @@ def help_text() -> str:
 
 
 def main(argv: Arguments | None = None) -> int:
+    """Run a verb; returns the exit code: 0, 2 for a user's mistake, 128 + signal when stopped by one."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
-    if arguments == ["--version"]:
-        print(__version__)
-        return 0
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(help_text())
-        return 0
-    verb = VERBS.get(arguments[0])
-    if verb is None:
-        return _fail(f"unknown verb {arguments[0]!r}: the verbs are {', '.join(VERBS)}")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # a log file is to be read while the run goes on
     try:
-        return verb(arguments[1:])
+        if arguments == ["--version"]:
+            print(__version__)
+            return 0
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(help_text())
+            return 0
+        if arguments[0] not in VERBS:
+            raise ValueError(f"unknown verb {arguments[0]!r}: the verbs are {', '.join(VERBS)}")
+        return VERBS[arguments[0]](arguments[1:])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has left
         return 0
