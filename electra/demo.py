@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import inspect
 import re
+import shutil
 import sys
 import sysconfig
 import time
@@ -26,7 +27,6 @@ from typing import Any
 
 from electra.build import build
 from electra.config import BuildConfig, FinetuneConfig, VocabConfig
-from electra.export import export_run
 from electra.files import atomic_file, refuse_existing
 from electra.finetune import finetune
 from electra.log import duration
@@ -34,78 +34,80 @@ from electra.presets import tiny
 from electra.pretrain import pretrain
 from electra.tokenizer import train_vocabulary
 
+TEXT = "python-docs.txt"
 CLASSES = 10
 DEV_SHARE = 0.2
 Docstring = tuple[str, str]  # (top-level package, text)
+# Layer-wise decay spares what pre-training has learnt; random weights have nothing to spare and do better without.
+STARTS = (
+    ("pretrained", "--epochs 6 --learning-rate 1e-3", "Fine-tuning: which package does this paragraph document?"),
+    (
+        "random",
+        "--epochs 6 --learning-rate 1e-3 --from-scratch --layer-decay 1",
+        "The same network from random weights",
+    ),
+)
 
 
 def demo(out: Path, steps: int = 0, overwrite: bool = False) -> dict[str, float]:
     """Run the demo in `out`; returns the median dev accuracies {"pretrained", "random"}.
 
-    `steps` changes the length of the pre-training (its default takes about four minutes on two CPU cores).
+    Stages whose folder is there are not done again, so an interrupted demo goes on where it was. `steps` changes the
+    length of the pre-training. Raises ValueError if `out` holds something else.
     """
-    refuse_existing(out, overwrite)
     began = time.monotonic()
+    corpus, vocab, store, run, task = (out / name for name in ("corpus", "vocab", "store", "run", "task"))
+    if overwrite and (corpus / TEXT).exists():
+        shutil.rmtree(out)
+    if not (corpus / TEXT).exists():
+        refuse_existing(out, overwrite=False)
+
     _title("Text", "the documentation inside this Python: docstrings of the standard library and pydoc's topics.")
-    docstrings = list(standard_library_docstrings())
-    packages = task_packages(docstrings)
-    corpus = out / "corpus" / "python-docs.txt"
-    sizes = {
-        split: write_task(docstrings, packages, split, out / "task" / f"{split}.tsv") for split in ("train", "dev")
-    }
-    documents = write_corpus([text for package, text in docstrings if not is_dev(package, text, packages)], corpus)
-    print(f"{documents:,} documents, {corpus.stat().st_size / 1e6:.1f} MB in {corpus}")
-    print(f"task: {sizes['train']:,} paragraphs to train on, {sizes['dev']:,} to test on, kept out of the text above;")
-    print(f"      the answer is one of {', '.join(packages)}")
+    packages = write_text_and_task(corpus / TEXT, task)
 
-    _title("Vocabulary", f"electra vocab {corpus} --out {out / 'vocab'} --size 8192")
-    train_vocabulary(VocabConfig((str(corpus),), out / "vocab", size=8192, overwrite=overwrite))
+    _title("Vocabulary", f"electra vocab {corpus} --out {vocab} --size 8192")
+    if not _done_before(vocab):
+        train_vocabulary(VocabConfig((str(corpus),), vocab, size=8192))
 
-    _title("Token store", f"electra build {corpus} --vocab {out / 'vocab'} --out {out / 'store'} --held-out 0.02")
-    built = build(BuildConfig((str(corpus),), out / "vocab", out / "store", held_out=0.02, overwrite=overwrite))
-    print(f"{built['tokens']:,} tokens; any sequence length can be cut from them")
+    _title("Token store", f"electra build {corpus} --vocab {vocab} --out {store} --held-out 0.02")
+    if not _done_before(store):
+        built = build(BuildConfig((str(corpus),), vocab, store, held_out=0.02))
+        print(f"{built['tokens']:,} tokens; rows of any length can be cut from them")
 
-    run = out / "run"
-    _title("Pre-training", f"electra pretrain tiny --data {out / 'store'} --out {run}")
+    flags = f" --steps {steps}" if steps else ""
+    _title("Pre-training", f"electra pretrain tiny --data {store} --out {run}{flags}")
     print("A generator fills masked positions; the discriminator learns to tell which tokens were replaced. Watch the")
-    print("held-out AUC: 0.5 is guessing.")
-    config = dataclasses.replace(tiny(), data=out / "store", out=run)
+    print("held-out AUC: 0.5 is guessing.\n")
+    config = dataclasses.replace(tiny(), data=store, out=run)
     if steps:
         config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=steps))
-    outcome = pretrain(config)
-    if outcome.signal is not None:
-        raise ValueError(f"stopped; electra pretrain --config {run / 'config.toml'} goes on from there")
-    if not (run / "export").exists():
-        export_run(run, run / "export")
+    _go_on_after(pretrain(config).signal)
 
-    results: dict[str, dict[str, Any]] = {}
-    # Layer-wise decay spares what pre-training has learnt; random weights do better without it.
-    for name, from_scratch, layer_decay in (("pretrained", False, 0.9), ("random", True, 1.0)):
-        flags = f" --layer-decay {layer_decay}{' --from-scratch' if from_scratch else ''}"
-        _title(
-            "Fine-tuning" if not from_scratch else "The same network from random weights",
-            f"electra finetune {run} --data {out / 'task'} --out {out / f'finetuned-{name}'}"
-            f" --epochs 6 --learning-rate 5e-4{flags}",
-        )
-        results[name] = finetune(
-            FinetuneConfig(
-                model=str(run),
-                data=out / "task",
-                out=out / f"finetuned-{name}",
-                epochs=6.0,
-                learning_rate=5e-4,
-                layer_decay=layer_decay,
-                from_scratch=from_scratch,
-                overwrite=overwrite,
-            )
-        )
-        if results[name]["signal"] is not None:
-            raise ValueError("stopped during fine-tuning; the command above goes on from there")
+    results = {}
+    for name, flags, title in STARTS:
+        folder = out / f"finetuned-{name}"
+        _title(title, f"electra finetune {run} --data {task} --out {folder} --epochs 6 --learning-rate 1e-3{flags}")
+        given = FinetuneConfig(str(run), task, folder, epochs=6.0, learning_rate=1e-3)
+        if name == "random":
+            given = dataclasses.replace(given, from_scratch=True, layer_decay=1.0)
+        results[name] = finetune(given)
+        _go_on_after(results[name]["signal"])
     return _report(results, packages, out, time.monotonic() - began)
 
 
-def _title(stage: str, what: str) -> None:
-    print(f"\n== {stage}\n   {what}\n", flush=True)
+def _done_before(folder: Path) -> bool:
+    if folder.exists():
+        print(f"{folder} is there already")
+    return folder.exists()
+
+
+def _go_on_after(signal: int | None) -> None:
+    if signal is not None:
+        raise ValueError(f"stopped by signal {signal}: run the same command again to go on")
+
+
+def _title(stage: str, command: str) -> None:
+    print(f"\n== {stage}\n   {command}\n", flush=True)
 
 
 def _report(results: dict[str, dict[str, Any]], packages: list[str], out: Path, seconds: float) -> dict[str, float]:
@@ -133,6 +135,18 @@ def _report(results: dict[str, dict[str, Any]], packages: list[str], out: Path, 
 
 
 # ------------------------------------------------------------------------------------------------- text
+
+
+def write_text_and_task(corpus: Path, task: Path) -> list[str]:
+    """Write the pre-training text and the task's train.tsv and dev.tsv; returns the classes."""
+    docstrings = list(standard_library_docstrings())
+    packages = task_packages(docstrings)
+    train, dev = (write_task(docstrings, packages, split, task / f"{split}.tsv") for split in ("train", "dev"))
+    documents = write_corpus([text for package, text in docstrings if not is_dev(package, text, packages)], corpus)
+    print(f"{documents:,} documents, {corpus.stat().st_size / 1e6:.1f} MB in {corpus}")
+    print(f"task: {train:,} paragraphs to train on, {dev:,} to test on, which are not in that text;")
+    print(f"      the answer is one of {', '.join(packages)}")
+    return packages
 
 
 def standard_library_docstrings() -> Iterator[Docstring]:
