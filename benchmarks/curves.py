@@ -14,7 +14,7 @@ import matplotlib
 from electra.log import read_metrics
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+import matplotlib.pyplot as plt
 
 PANELS = {
     "generator_loss": "generator loss (masked LM)",

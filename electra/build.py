@@ -248,7 +248,7 @@ def _encode_all(
                 yield done.pop(wanted)
                 wanted += 1
     except (EOFError, ConnectionError):
-        raise RuntimeError("a worker process died, perhaps for want of memory: try fewer --processes") from None
+        raise ValueError("a worker process died, perhaps for want of memory: try fewer --processes") from None
     finally:
         for connection, worker in workers.items():
             worker.terminate()  # it holds nothing that could be lost

@@ -23,9 +23,7 @@ Config = TypeVar("Config")
 Arguments = Sequence[str]
 
 
-def _parse(
-    kind: type[Config], verb: str, example: str, arguments: Arguments, default: Config | None = None
-) -> Config:
+def _parse(kind: type[Config], verb: str, example: str, arguments: Arguments, default: Config | None = None) -> Config:
     """Flags -> dataclass through tyro; sections give flat flags: --learning-rate, not --optimizer.learning-rate."""
     import tyro
 
@@ -69,8 +67,9 @@ def build(arguments: Arguments) -> int:
 
 def pretrain(arguments: Arguments) -> int:
     """Pre-train by replaced-token detection; resumes by itself."""
-    from electra.config import PretrainConfig, read_toml
+    from electra.config import PretrainConfig
     from electra.presets import PRESETS
+    from electra.toml import read_toml
 
     rest = list(arguments)
     dry_run = "--dry-run" in rest

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from electra.batches import Rows
 from electra.checkpoint import load_model
-from electra.config import PretrainConfig, read_toml
+from electra.config import PretrainConfig
 from electra.files import read_json
 from electra.masking import Masks, global_rng, mask_rows
 from electra.metrics import rtd_metrics
@@ -25,6 +25,7 @@ from electra.rtd import ReplacedTokenDetection, RTDBatch
 from electra.runtime import Runtime, choose_device, choose_precision
 from electra.store import Store
 from electra.tokenizer import SpecialIds
+from electra.toml import read_toml
 
 EVALUATION_STREAM = 1  # of random numbers; training draws from stream 0
 

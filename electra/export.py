@@ -7,12 +7,13 @@ from typing import Any
 
 from electra import __version__
 from electra.checkpoint import load_model
-from electra.config import PretrainConfig, read_toml
+from electra.config import PretrainConfig
 from electra.files import atomic_folder, read_json
 from electra.interop.hf import Tensors, save_model_folder
 from electra.log import read_metrics
 from electra.rtd import ReplacedTokenDetection
 from electra.store import Store
+from electra.toml import read_toml
 
 
 def export_run(run: Path, out: Path, overwrite: bool = False) -> int:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from electra.checkpoint import TrainState
-from electra.config import FinetuneConfig, LoopConfig, differences, read_toml, write_toml
+from electra.config import FinetuneConfig, LoopConfig
 from electra.encoder import EncoderConfig
 from electra.files import atomic_file, read_json, refuse_existing, write_json
 from electra.interop.hf import Pretrained, load_pretrained, save_model_folder
@@ -40,6 +40,7 @@ from electra.tasks.catalogue import Task, find_task
 from electra.tasks.classifier import Scale, SequenceClassifier, predict_logits
 from electra.tasks.examples import Split, load_task_data
 from electra.tasks.features import Features, collate, encode_texts, epoch_batches
+from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
 
 CLIP_NORM = 1.0

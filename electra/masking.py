@@ -13,8 +13,7 @@ The randomness of a step belongs to its global batch, not to a process: everybod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,10 +32,6 @@ class Masks:
     token_ids: np.ndarray  # (R, K) int64: the original tokens, 0 in unused slots
     masked_input_ids: np.ndarray  # (R, L) int32: what the generator reads
     uniforms: np.ndarray  # (R, K) float32 in [0, 1): with it the generator's token is drawn, by inverting its CDF
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> Masks:
-        """The masks of some of the rows, by their place in the batch."""
-        return Masks(*(getattr(self, item.name)[rows] for item in fields(self)))
 
 
 def global_rng(seed: int, step: int, stream: int) -> np.random.Generator:

@@ -21,8 +21,8 @@ them into A and B, and fills the arrays. Letters: R rows, L tokens in a row, P p
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,10 +43,6 @@ class RowBatch:
     def valid(self) -> np.ndarray:
         """(R, L) bool: False at padding."""
         return self.piece_ids > 0
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> RowBatch:
-        """Some of the rows, by their place in the batch."""
-        return RowBatch(*(getattr(self, item.name)[rows] for item in fields(self)))
 
 
 class Documents:

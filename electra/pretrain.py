@@ -17,7 +17,7 @@ import torch
 from electra import runtime as runtimes
 from electra.batches import Rows
 from electra.checkpoint import Checkpoints, TrainState
-from electra.config import PretrainConfig, differences, read_toml, write_toml
+from electra.config import PretrainConfig
 from electra.evaluate import Evaluator, rtd_batch
 from electra.export import export_run
 from electra.files import read_json
@@ -27,6 +27,7 @@ from electra.optim import make_optimizers, warmup_decay
 from electra.rtd import ReplacedTokenDetection, discriminator_config, generator_config, step_metrics
 from electra.runtime import Runtime, derive_seed
 from electra.store import Store
+from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
 
 # Fields that may change when a run is resumed: they do not touch the curve.

@@ -1,8 +1,10 @@
 """Small token stores for tests: a vocabulary of single letters, documents given as lists of lines of ids."""
 
+import dataclasses
 import itertools
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,3 +63,8 @@ def read_documents(store: Store) -> list[Document]:
         for first, last in itertools.pairwise(shard.documents):
             out.append([shard.tokens[shard.lines[n] : shard.lines[n + 1]].tolist() for n in range(first, last)])
     return out
+
+
+def some_rows(batch: Any, rows: Any) -> Any:
+    """Some rows of a RowBatch or of Masks, by their place."""
+    return type(batch)(*(getattr(batch, item.name)[rows] for item in dataclasses.fields(batch)))

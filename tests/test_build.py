@@ -270,6 +270,6 @@ def test_no_process_outlives_a_killed_one(running: Callable[[], subprocess.Popen
     workers = [pid for pid in processes_of_session(process.pid) if pid != process.pid]
     os.kill(max(workers), signal.SIGKILL)
     _, errors = process.communicate(timeout=30)
-    assert "RuntimeError: a worker process died" in errors
+    assert "ValueError: a worker process died" in errors
     assert not config.out.exists()
     wait_until_gone(process.pid)

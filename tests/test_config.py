@@ -14,12 +14,9 @@ from electra.config import (
     PretrainConfig,
     RowsConfig,
     VocabConfig,
-    differences,
-    read_toml,
-    to_dict,
-    write_toml,
 )
 from electra.presets import PRESETS
+from electra.toml import differences, read_toml, to_dict, write_toml
 
 
 @pytest.mark.parametrize("name", PRESETS)

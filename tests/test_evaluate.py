@@ -83,7 +83,7 @@ def test_a_store_that_holds_nothing_out_is_refused(run, tmp_path):
 
 
 def test_a_run_without_checkpoint(run, tmp_path):
-    from electra.config import write_toml
+    from electra.toml import write_toml
 
     (tmp_path / "store.json").write_text((run.out / "store.json").read_text())
     write_toml(dataclasses.replace(run, out=tmp_path), tmp_path / "config.toml")

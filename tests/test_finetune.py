@@ -14,10 +14,11 @@ from tiny_models import WORDS, make_model_folder
 from transformers import AutoTokenizer, pipeline
 
 from electra import finetune as finetune_module
-from electra.config import FinetuneConfig, TaskConfig, read_toml
+from electra.config import FinetuneConfig, TaskConfig
 from electra.encoder import EncoderConfig
 from electra.finetune import Loader, default_layer_decay, default_learning_rate, finetune, make_plan
 from electra.results import command
+from electra.toml import read_toml
 from electra.train import Work
 
 FILLER = [word for word in WORDS.split() if word not in ("good", "great", "bad", "awful")]

@@ -75,7 +75,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def command(config: PretrainConfig, *extra: str, processes: int = 1) -> list[str]:
     """The command line of a run, through a config file."""
-    from electra.config import write_toml
+    from electra.toml import write_toml
 
     path = config.out.with_suffix(".toml")
     write_toml(config, path)
