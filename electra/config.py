@@ -193,7 +193,7 @@ class OptimizerConfig:
     """`muon`: Muon for the matrices of the layers, AdamW for all else."""
     learning_rate: float = 5e-4
     """Peak learning rate of AdamW."""
-    muon_learning_rate: float = 1e-2
+    muon_learning_rate: float = 5e-3
     """Peak learning rate of Muon."""
     warmup_steps: int = 10_000
     """Steps of linear warm-up, which multiplies the decay."""

@@ -31,7 +31,15 @@ from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
 
 # Fields that may change when a run is resumed: they do not touch the curve.
-FREE_ON_RESUME = ("data ", "out ", "loop.keep ", "loop.device ", "loop.micro_batch_size ", "loop.log_every ")
+FREE_ON_RESUME = (
+    "data ",
+    "out ",
+    "loop.keep ",
+    "loop.device ",
+    "loop.micro_batch_size ",
+    "loop.log_every ",
+    "loop.save_every ",
+)
 
 
 def pretrain(config: PretrainConfig, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Outcome:
@@ -186,7 +194,7 @@ def _check_run_folder(config: PretrainConfig, store: Store) -> None:
     if not path.exists():
         raise ValueError(f"{config.out} exists and is no run folder (no config.toml): choose another --out")
     before = read_toml(PretrainConfig, path)
-    changed = [line for line in differences(before, config) if not line.startswith(FREE_ON_RESUME)]
+    changed = [line for line in differences(before, config) if line.split(maxsplit=1)[0] not in FREE_ON_RESUME]
     if changed:
         raise ValueError(
             f"{config.out} holds a run of another configuration: {'; '.join(changed)}. "
