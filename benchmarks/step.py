@@ -35,7 +35,7 @@ from electra.rtd import ReplacedTokenDetection
 from electra.runtime import Runtime
 from electra.store import Store, StoreWriter
 from electra.tokenizer import load_tokenizer
-from electra.train import _forward_backward
+from electra.train import forward_backward
 
 
 class Ours:
@@ -49,7 +49,7 @@ class Ours:
     def step(self, number: int) -> float:
         batch = self.config.loop.batch_size
         work = load_work(self.config, self.rows, self.store, self.runtime, batch, number)
-        sums = _forward_backward(self.model, work, work.totals, self.runtime)
+        sums = forward_backward(self.model, work, work.totals, self.runtime)
         norm = global_norm(self.model)
         scale_gradients(self.model, (1.0 / norm).clamp(max=1.0))
         set_learning_rate(self.optimizers, warmup_decay(number, peak=5e-4, steps=1_000_000, warmup_steps=10_000))

@@ -139,8 +139,8 @@ def write_text_and_task(corpus: Path, task: Path) -> list[str]:
     """Write the pre-training text and the task's train.tsv and dev.tsv; returns the classes."""
     docstrings = list(standard_library_docstrings())
     packages = task_packages(docstrings)
-    train, dev = (write_task(docstrings, packages, split, task / f"{split}.tsv") for split in ("train", "dev"))
     documents = write_corpus([text for package, text in docstrings if not is_dev(package, text, packages)], corpus)
+    train, dev = (write_task(docstrings, packages, split, task / f"{split}.tsv") for split in ("train", "dev"))
     print(f"{documents:,} documents, {corpus.stat().st_size / 1e6:.1f} MB in {corpus}")
     print(f"task: {train:,} paragraphs to train on, {dev:,} to test on, which are not in that text;")
     print(f"      the answer is one of {', '.join(packages)}")

@@ -58,7 +58,6 @@ class Outcome:
     signal: int | None = None
 
 
-# model(micro_batch, totals) -> (the micro-batch's part of the loss, sums of metrics over it)
 Summarise = Callable[[dict[str, float], int], dict[str, float]]
 
 
@@ -79,6 +78,7 @@ def train(
 ) -> Outcome:
     """Train from `state.step` to `loop.steps`; `state` is left at the last step done.
 
+    `state.model(micro_batch, totals)` gives the micro-batch's part of the loss and sums of metrics over it;
     `learning_rate(step)` is the rate of step 0, 1, ...; `summarise(sums, steps)` turns metric sums into a log line.
     Raises ValueError when loss or gradient stop being finite; the checkpoint then saved is from before that step.
     """
@@ -94,7 +94,7 @@ def train(
                 _save(state, window, checkpoints, runtime)
                 return Outcome(state.step, stop.received or signal.SIGTERM)
 
-            sums = _forward_backward(replica, work, totals, runtime)
+            sums = forward_backward(replica, work, totals, runtime)
             norm = global_norm(model)
             if not (math.isfinite(sums["loss"]) and math.isfinite(norm)):
                 _save(state, window, checkpoints, runtime)
@@ -131,13 +131,13 @@ def _replicate(model: nn.Module, runtime: Runtime) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[runtime.device] if runtime.device.type == "cuda" else None)
 
 
-def _forward_backward(replica: nn.Module, work: Work, totals: dict[str, float], runtime: Runtime) -> dict[str, Tensor]:
+def forward_backward(replica: nn.Module, work: Work, totals: dict[str, float], runtime: Runtime) -> dict[str, Tensor]:
     """Accumulate the gradient of the global batch; returns this rank's metric sums (fp64, on the device)."""
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=runtime.device))
     for index, micro_batch in enumerate(work.micro_batches):
         is_last = index == len(work.micro_batches) - 1
-        sync = isinstance(replica, DistributedDataParallel) and not is_last
-        with replica.no_sync() if sync else contextlib.nullcontext():  # type: ignore[operator]
+        accumulates = isinstance(replica, DistributedDataParallel) and not is_last
+        with replica.no_sync() if accumulates else contextlib.nullcontext():  # type: ignore[operator]
             torch.manual_seed(micro_batch.seed)
             with runtime.autocast():
                 loss, parts = replica(micro_batch.to(runtime.device), totals)
