@@ -87,6 +87,7 @@ SHORT_NAMES = {
     "discriminator_accuracy": "disc-acc",
     "discriminator_precision": "precision",
     "discriminator_recall": "recall",
+    "discriminator_f1": "F1",
     "discriminator_auc": "AUC",
     "tokens_per_second": "tok/s",
     "gradient_norm": "|g|",

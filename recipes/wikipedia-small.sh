@@ -14,8 +14,8 @@ electra build "$TEXT" --vocab "$VOCAB" --out "$OUT/store"
 # The paper's network; a short budget's recipe: Muon on the matrices, batches of 4,096 tokens, and no dropout, since no
 # text is seen twice.
 electra pretrain electra-small --data "$OUT/store" --out "$OUT/run" \
-    --optimizer muon --learning-rate 3e-3 --muon-learning-rate 5e-3 --bias-correction --warmup-steps 50 \
-    --dropout 0 --attention-dropout 0 --batch-size 32 --steps 1700 \
+    --optimizer muon --learning-rate 2e-3 --muon-learning-rate 1.5e-3 --bias-correction --warmup-steps 50 \
+    --dropout 0 --attention-dropout 0 --batch-size 32 --steps 1200 \
     --log-every 25 --eval-every 100 --eval-rows 256 --save-every 100
 electra evaluate "$OUT/run"
 
