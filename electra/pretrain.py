@@ -31,15 +31,7 @@ from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
 
 # Fields that may change when a run is resumed: they do not touch the curve.
-FREE_ON_RESUME = (
-    "data ",
-    "out ",
-    "loop.keep ",
-    "loop.device ",
-    "loop.micro_batch_size ",
-    "loop.log_every ",
-    "loop.save_every ",
-)
+FREE_ON_RESUME = ("data", "out", "loop.keep", "loop.device", "loop.micro_batch_size", "loop.save_every")
 
 
 def pretrain(config: PretrainConfig, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Outcome:

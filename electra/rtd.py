@@ -108,7 +108,10 @@ class ReplacedTokenHead(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.classifier(F.gelu(self.dense(hidden))).squeeze(-1).float()
+        features = F.gelu(self.dense(hidden)).float()
+        # In bf16 a logit near -2, where all begin, moves in steps of 1/64, and the first signal is smaller than that.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.classifier(features).squeeze(-1)
 
 
 @torch.no_grad()
