@@ -68,7 +68,7 @@ def tiny() -> PretrainConfig:
         optimizer=OptimizerConfig(
             optimizer="muon", learning_rate=7e-4, muon_learning_rate=5e-3, warmup_steps=50, bias_correction=True
         ),
-        loop=LoopConfig(steps=1800, batch_size=32, log_every=50, eval_every=300, eval_rows=256, save_every=300),
+        loop=LoopConfig(steps=2200, batch_size=32, log_every=50, eval_every=200, eval_rows=256, save_every=200),
     )
 
 

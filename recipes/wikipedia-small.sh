@@ -20,11 +20,12 @@ electra pretrain electra-small --data "$OUT/store" --out "$OUT/run" \
 electra evaluate "$OUT/run"
 
 # Random weights get the same data, steps and rate, and full rates in all layers: there is nothing to spare.
-for task in sst2:SST-2:1 mrpc:MRPC:3; do
-    IFS=: read -r name folder epochs <<<"$task"
-    common=(--task "$name" --data "$GLUE/$folder" --epochs "$epochs")
+for task in "sst2 SST-2 --epochs 1 --max-train 16000" "mrpc MRPC --epochs 3"; do
+    read -r name folder flags <<<"$task"
+    # shellcheck disable=SC2086  # flags are several words
+    common=(--task "$name" --data "$GLUE/$folder" --seeds 0 1 $flags)
     electra finetune "$OUT/run" "${common[@]}" --out "$OUT/$name-pretrained"
     electra finetune "$OUT/run" "${common[@]}" --out "$OUT/$name-random" --from-scratch --layer-decay 1
 done
 
-python benchmarks/curves.py "$OUT/run" --out "$OUT/curves.png"
+python benchmarks/summarise_wikipedia.py "$OUT" --results "$OUT"

@@ -1,0 +1,95 @@
+"""Gather what recipes/wikipedia-small.sh left in its folder into one JSON and one Markdown file.
+
+python benchmarks/summarise_wikipedia.py OUT --results benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from curves import draw
+from machine import describe
+
+from electra.log import read_metrics
+
+COLUMNS = {
+    "step": "step",
+    "generator_loss": "generator loss",
+    "generator_accuracy": "generator accuracy",
+    "discriminator_loss": "discriminator loss",
+    "discriminator_auc": "discriminator AUC",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--results", type=Path, required=True)
+    args = parser.parse_args()
+    run = args.folder / "run"
+    held_out = read_metrics(run, "eval")
+    store = json.loads((run / "store.json").read_text())
+    tables: dict[str, dict[str, object]] = {}
+    for task in ("sst2", "mrpc"):
+        for start in ("pretrained", "random"):
+            path = args.folder / f"{task}-{start}" / "results.json"
+            if path.exists():
+                found = json.loads(path.read_text())
+                metric = found["metric"]
+                tables[f"{task} {start}"] = {
+                    "metric": metric,
+                    "train_examples": found["train_examples"],
+                    "steps": found["steps"],
+                    "seeds": [seed["dev"][metric] for seed in found["seeds"]],
+                    **found["summary"]["dev"][metric],
+                }
+    report = {
+        "machine": describe(),
+        "store": {name: store[name] for name in ("tokens", "documents", "held_out")},
+        "config": (run / "config.toml").read_text(),
+        "held_out": held_out,
+        "finetuning": tables,
+    }
+    (args.results / "wikipedia-small.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw([run], args.results / "wikipedia-small.png")
+    (args.results / "wikipedia-small.md").write_text(markdown(report))
+
+
+def markdown(report: dict) -> str:
+    machine = report["machine"]
+    lines = [
+        "# ELECTRA-Small on English Wikipedia, some CPU time on two cores",
+        "",
+        f"`recipes/wikipedia-small.sh`, {machine['date']}, {machine['cpu']}, {machine['cores']} cores.",
+        f"{report['store']['tokens']:,} tokens in {report['store']['documents']:,} articles.",
+        "",
+        "## Held-out text while training",
+        "",
+        "| " + " | ".join(COLUMNS.values()) + " |",
+        "|" + "---|" * len(COLUMNS),
+    ]
+    for row in report["held_out"]:
+        cells = [f"{row[name]:,}" if name == "step" else f"{row[name]:.3f}" for name in COLUMNS]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "![curves](wikipedia-small.png)",
+        "",
+        "## Fine-tuning on the same budget, dev set",
+        "",
+        "| task and start | examples | steps | metric | seeds | median | mean | sd |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in report["finetuning"].items():
+        seeds = ", ".join(f"{value:.3f}" for value in row["seeds"])
+        lines.append(
+            f"| {name} | {row['train_examples']:,} | {row['steps']:,} | {row['metric']} | {seeds} "
+            f"| {row['median']:.3f} | {row['mean']:.3f} | {row['std']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
