@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# One thread: models this small gain nothing from more, several processes at once lose, and the same number
+# everywhere gives the same bits. Before torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
