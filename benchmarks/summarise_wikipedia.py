@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tomllib
 from pathlib import Path
 
 from curves import draw
@@ -30,6 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     run = args.folder / "run"
     held_out = read_metrics(run, "eval")
+    config = tomllib.loads((run / "config.toml").read_text())
     store = json.loads((run / "store.json").read_text())
     tables: dict[str, dict[str, object]] = {}
     for task in ("sst2", "mrpc"):
@@ -48,7 +50,7 @@ def main() -> None:
     report = {
         "machine": describe(),
         "store": {name: store[name] for name in ("tokens", "documents", "held_out")},
-        "config": (run / "config.toml").read_text(),
+        "config": {name: table for name, table in config.items() if isinstance(table, dict)},
         "held_out": held_out,
         "finetuning": tables,
     }
