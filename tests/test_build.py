@@ -216,7 +216,13 @@ def running(config: BuildConfig, tmp_path: Path) -> Iterator[Callable[[], subpro
     def start() -> subprocess.Popen[str]:
         command = [sys.executable, str(script), config.corpus[0], str(config.vocab), str(config.out)]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # A shell starts background jobs with SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         assert process.stdout is not None and process.stdout.readline()
