@@ -50,8 +50,8 @@ def electra_small_google() -> PretrainConfig:
 def tiny() -> PretrainConfig:
     """A model for small budgets: minutes on a CPU, some million tokens; 4 layers of 128, no dropout.
 
-    Muon on the matrices of the layers: with AdamW the discriminator stays with the majority answer for several times
-    as long (benchmarks/plateau.py measures both).
+    Muon on the matrices of the layers, so that the discriminator leaves the majority answer within some hundred steps
+    (benchmarks/plateau.py compares it with AdamW).
     """
     return PretrainConfig(
         model=ModelConfig(
