@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ELECTRA-Small on a CPU in about an hour of CPU time: text -> store -> pre-training -> fine-tuning beside random weights.
+# ELECTRA-Small on a CPU in about half an hour of CPU time: text -> store -> pre-training -> fine-tuning beside random weights.
 #
 #   TEXT=enwiki.txt VOCAB=vocab.txt GLUE=glue OUT=wikipedia bash recipes/wikipedia-small.sh
 #
