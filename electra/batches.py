@@ -1,11 +1,12 @@
 """Token store -> rows of fixed length, in an order that is a pure function of (seed, epoch, row number).
 
 `Rows` numbers the rows of all epochs in one sequence, so that a batch is a range of numbers and resuming needs no
-state. Every epoch has the same number of rows, visited in another order. Two ways to cut them:
+state. Every epoch has the same number of rows, visited in another order. Three ways to cut them:
 
 packed  packing.py: every row full, no token dropped, cut afresh each epoch.
 google  `GoogleRows`: the rule of google-research/electra, build_pretraining_dataset.py, draw for draw: overflow is
         thrown away, short rows are padded. Made once, by a Python loop, as the original makes its files once.
+rows    packing.py: the rows of the TFRecords that the store was imported from, as they were.
 
 `prefetch` prepares the batches of coming steps in a thread. Letters: R rows, L tokens in a row.
 """
@@ -23,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from electra.config import RowsConfig
-from electra.packing import Documents, PackedRows, RowBatch, keys, shuffled
+from electra.packing import Documents, ImportedRows, PackedRows, RowBatch, keys, shuffled
 from electra.store import Store
 
 T = TypeVar("T")
@@ -37,9 +38,11 @@ class Rows:
 
     def __init__(self, store: Store, config: RowsConfig, *, seed: int, held_out: bool = False) -> None:
         documents = Documents(store, held_out)
-        self._source: PackedRows | GoogleRows
+        self._source: PackedRows | GoogleRows | ImportedRows
         if config.packing == "packed":
             self._source = PackedRows(store, documents, config, seed)
+        elif config.packing == "rows":
+            self._source = ImportedRows(store, documents, config, seed)
         else:
             self._source = GoogleRows(store, documents, config, seed)
         self._name = f"{'the held-out part of ' if held_out else ''}the store {store.folder}"
@@ -118,28 +121,31 @@ def google_examples(
             target = draw.randint(5, max_length) if draw.random() < short_row_prob else max_length
 
 
+def google_rows(
+    store: Store, documents: Documents, config: RowsConfig, draw: random.Random
+) -> Iterator[tuple[list[int], int]]:
+    """The rows of `google_examples`, unpadded: [CLS] A [SEP] B [SEP] and the length of [CLS] A [SEP]."""
+    special = store.special
+    lines = _document_lines(store, documents)
+    for first, second in google_examples(
+        lines, config.seq_len, draw, config.single_segment_prob, config.short_row_prob
+    ):
+        row = [special.cls, *first, special.sep, *second]
+        row += [special.sep] if second else []
+        yield row, len(first) + 2
+
+
 class GoogleRows:
     """The rows of Google's builder, padded, one piece each: made once from the seed, reordered each epoch."""
 
     def __init__(self, store: Store, documents: Documents, config: RowsConfig, seed: int) -> None:
         self.seed = seed
-        self.special = store.special
         self._visit: tuple[int, np.ndarray] = (-1, np.empty(0))
-        special = store.special
         rows, firsts, totals = [], [], []
-        examples = google_examples(
-            _document_lines(store, documents),
-            config.seq_len,
-            random.Random(seed),
-            config.single_segment_prob,
-            config.short_row_prob,
-        )
-        for first, second in examples:
-            row = [special.cls, *first, special.sep, *second]
-            row += [special.sep] if second else []
-            firsts.append(len(first) + 2)
+        for row, first in google_rows(store, documents, config, random.Random(seed)):
+            firsts.append(first)
             totals.append(len(row))
-            row += [special.pad] * (config.seq_len - len(row))
+            row += [store.special.pad] * (config.seq_len - len(row))
             rows.append(np.array(row, store.shards[0].tokens.dtype))
         self._ids = np.stack(rows)
         self._first, self._total = np.array(firsts), np.array(totals)

@@ -5,6 +5,8 @@ worker reads itself, or the lines of a compressed or record file, which this pro
 block into arrays, `_encode_all` does that in worker processes and hands the results back in order, `build` appends
 them to a `StoreWriter`. Blocks end anywhere between two lines: `Encoded` says whether a document goes on across their
 border. Where they end depends on the corpus alone, so the store is the same for any number of processes.
+
+TFRecords of pre-training rows hold tokens already: interop/record_store.py imports them, each row a document.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from electra.config import BuildConfig
 from electra.corpus import OnError, Tally, cut, find_files, is_divisible, read_lines, read_range
 from electra.files import atomic_folder
+from electra.interop.record_store import import_records
+from electra.interop.tfrecord import find_records
 from electra.store import StoreWriter
 from electra.tokenizer import Vocabulary, load_tokenizer
 
@@ -83,8 +87,10 @@ def build(config: BuildConfig, progress: Callable[[int, int], None] | None = Non
     lines_skipped. `progress` is called with the bytes of the corpus done so far and in all. Warns (UserWarning) when
     more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an `out` that exists, and all that
     `corpus.find_files`, `corpus.read_lines` and `tokenizer.load_tokenizer` raise; whatever is raised, nothing is left
-    behind.
+    behind. If `config.corpus` names TFRecords, they are imported: see `record_store.import_records`.
     """
+    if records := find_records(config.corpus):
+        return import_records(records, config, progress)
     started = time.perf_counter()
     with atomic_folder(config.out, config.overwrite) as folder:
         vocabulary = load_tokenizer(config.vocab, config.lowercase, config.strip_accents)

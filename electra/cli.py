@@ -13,11 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tyro.conf import Positional
 
 from electra import __version__
+
+if TYPE_CHECKING:
+    from electra.interop.google_config import Hparams
 
 Config = TypeVar("Config")
 Arguments = Sequence[str]
@@ -38,6 +41,28 @@ def _parse(kind: type[Config], verb: str, example: str, arguments: Arguments, de
     )
 
 
+def _take(arguments: list[str], flag: str, what: str) -> str | None:
+    """Remove a flag that no dataclass knows and its value from the arguments; returns the value."""
+    if flag not in arguments:
+        return None
+    place = arguments.index(flag)
+    if place + 1 == len(arguments):
+        raise ValueError(f"{flag} needs {what}")
+    value = arguments[place + 1]
+    del arguments[place : place + 2]
+    return value
+
+
+def _google_hparams(arguments: list[str], verb: Literal["pretrain", "finetune"]) -> Hparams | None:
+    """Remove and read --google-hparams."""
+    text = _take(arguments, "--google-hparams", "a JSON file, or a JSON text in quotes")
+    if text is None:
+        return None
+    from electra.interop.google_config import FINETUNING, PRETRAINING, read_hparams
+
+    return read_hparams(text, PRETRAINING if verb == "pretrain" else FINETUNING)
+
+
 def vocab(arguments: Arguments) -> int:
     """Train a WordPiece vocabulary on text files."""
     from electra.config import VocabConfig
@@ -50,7 +75,7 @@ def vocab(arguments: Arguments) -> int:
 
 
 def build(arguments: Arguments) -> int:
-    """Turn text files into a token store."""
+    """Turn text files, or TFRecords, into a token store."""
     from electra.build import build as build_store
     from electra.build import progress_bar
     from electra.config import BuildConfig
@@ -76,25 +101,38 @@ def pretrain(arguments: Arguments) -> int:
     if dry_run:
         rest.remove("--dry-run")
     base = PretrainConfig()
+    hparams = _google_hparams(rest, "pretrain")
     if rest and not rest[0].startswith("-"):
         name = rest.pop(0)
         if name not in PRESETS:
             raise ValueError(f"preset {name!r} is unknown: the presets are {', '.join(PRESETS)}")
+        if hparams is not None:
+            raise ValueError(f"--google-hparams begins from the defaults of Google's code: leave out the preset {name}")
         base = PRESETS[name]()
-    if "--config" in rest:
-        place = rest.index("--config")
-        if place + 1 == len(rest):
-            raise ValueError("--config needs a file: the config.toml of a run, or one of your own")
-        base = read_toml(PretrainConfig, Path(rest[place + 1]), base)
-        del rest[place : place + 2]
+    if hparams is not None:
+        from electra.interop.google_config import pretrain_config
+
+        base = pretrain_config(hparams)
+    config_file = _take(rest, "--config", "a file: the config.toml of a run, or one of your own")
+    if config_file is not None:
+        base = read_toml(PretrainConfig, Path(config_file), base)
     example = (
         "electra pretrain electra-small --data store --out run\n"
         f"Presets: {', '.join(PRESETS)}. --config FILE reads a config.toml, flags override it; "
+        "--google-hparams FILE reads hparams of google-research/electra (a JSON file or text) in place of a preset; "
         "--dry-run says what would happen; several processes: torchrun --nproc-per-node 2 -m electra pretrain ..."
     )
-    config = _parse(PretrainConfig, "pretrain [PRESET] [--config FILE] [--dry-run]", example, rest, base)
+    verb = "pretrain [PRESET | --google-hparams FILE] [--config FILE] [--dry-run]"
+    config = _parse(PretrainConfig, verb, example, rest, base)
     if config.data == Path():
         raise ValueError("pretrain needs --data, a token store made by electra build")
+    if hparams is not None:
+        from electra.interop.google_config import check_store, remarks
+
+        check_store(hparams, config.data)
+        if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
+            for line in remarks(hparams):
+                print(line)
 
     from electra.pretrain import pretrain as run
 
@@ -128,24 +166,68 @@ def evaluate(arguments: Arguments) -> int:
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write the newest checkpoint of a run as Hugging Face model folders: discriminator and generator."""
+    """Write the newest checkpoint of a run as model folders, discriminator and generator; or a store as TFRecords."""
 
     run: Positional[Path]
-    """The run folder."""
+    """The run folder; for onnx also a model folder or a hub id; for tfrecord, a token store."""
     out: Path
     """Folder to write."""
+    format: Literal["hf", "tf-h5", "onnx", "tfrecord"] = "hf"
+    """hf: Hugging Face (safetensors); tf-h5: its TensorFlow classes; onnx; tfrecord: rows for Google's reader."""
+    seq_len: int = 128
+    """tfrecord: tokens in a row."""
+    shards: int = 0
+    """tfrecord: files to write; 0 means one for a thousand rows or so, at most Google's 1000."""
+    seed: int = 0
+    """tfrecord: of the draws in Google's rule for rows (Python's random)."""
+    int8: bool = False
+    """onnx: write model.int8.onnx too, its weights and matrix products in 8 bits."""
     overwrite: bool = False
     """Replace --out if it exists."""
 
 
 def export(arguments: Arguments) -> int:
-    """Write a run's newest checkpoint as Hugging Face folders."""
-    given = _parse(ExportArguments, "export", "electra export run --out model", arguments)
+    """Write a run's newest checkpoint as model folders, or a store as TFRecords."""
+    example = "electra export run --out model    or    electra export store --format tfrecord --seq-len 128 --out rows"
+    given = _parse(ExportArguments, "export", example, arguments)
+    if given.format == "tfrecord":
+        from electra.interop.record_store import export_records
+        from electra.store import Store
+
+        summary = export_records(
+            Store.open(given.run),
+            given.out,
+            given.seq_len,
+            shards=given.shards,
+            seed=given.seed,
+            overwrite=given.overwrite,
+        )
+        del summary["vocabulary"]
+        _print_summary({"folder": given.out} | summary)
+        return 0
+    if given.format == "onnx":
+        from electra.interop.onnx import export_onnx
+
+        export_onnx(given.run, given.out, given.int8, given.overwrite)
+        return 0
 
     from electra.export import export_run
 
-    step = export_run(given.run, given.out, given.overwrite)
+    step = export_run(given.run, given.out, given.format, given.overwrite)
     print(f"wrote {given.out / 'discriminator'} and {given.out / 'generator'} from step {step:,}")
+    return 0
+
+
+def convert(arguments: Arguments) -> int:
+    """Bring weights of other systems into today's formats."""
+    from electra.config import ConvertConfig
+
+    example = "electra convert electra_small/ --out model    or    electra convert model.ckpt-100 --format run ..."
+    config = _parse(ConvertConfig, "convert", example, arguments)
+
+    from electra.convert import convert as run
+
+    run(config)
     return 0
 
 
@@ -153,8 +235,21 @@ def finetune(arguments: Arguments) -> int:
     """Fine-tune an encoder on a task, with several seeds."""
     from electra.config import FinetuneConfig
 
-    example = "electra finetune run --task sst2 --data glue/SST-2 --out sst2"
-    config = _parse(FinetuneConfig, "finetune", example, arguments)
+    rest = list(arguments)
+    base, hparams = None, _google_hparams(rest, "finetune")
+    if hparams is not None:
+        from electra.interop.google_config import check_model, finetune_config, remarks
+
+        base = finetune_config(hparams)
+    example = (
+        "electra finetune run --task sst2 --data glue/SST-2 --out sst2\n"
+        "--google-hparams FILE reads hparams of google-research/electra (a JSON file or text), flags override them"
+    )
+    config = _parse(FinetuneConfig, "finetune [--google-hparams FILE]", example, rest, base)
+    if hparams is not None:
+        check_model(hparams, config.model)
+        for line in remarks(hparams):
+            print(line)
 
     from electra.finetune import finetune as run
 
@@ -177,23 +272,25 @@ def predict(arguments: Arguments) -> int:
 
 @dataclass(frozen=True)
 class InspectArguments:
-    """What is in a token store, a run folder, or a model folder."""
+    """What is in a token store, a run folder, a model folder, or TFRecords of pre-training rows."""
 
     path: Positional[Path]
-    """The folder."""
+    """The folder, or a TFRecord file."""
     rows: int = 3
-    """Rows of a store to show."""
+    """Rows of a store or of TFRecords to show."""
     seq_len: int = 64
-    """Their length."""
+    """Their length; those of TFRecords, and of a store imported from some, keep theirs."""
+    vocab: Path | None = None
+    """Vocabulary to decode TFRecords with; without it their ids are shown."""
 
 
 def inspect(arguments: Arguments) -> int:
-    """What is in a store, a run or a model folder."""
+    """What is in a store, a run, a model folder or TFRecords."""
     given = _parse(InspectArguments, "inspect", "electra inspect store", arguments)
 
     from electra.inspect import inspect as run
 
-    run(given.path, given.rows, given.seq_len)
+    run(given.path, given.rows, given.seq_len, given.vocab)
     return 0
 
 
@@ -238,7 +335,8 @@ def demo(arguments: Arguments) -> int:
 
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
-    verb.__name__: verb for verb in (demo, vocab, build, inspect, pretrain, evaluate, export, finetune, predict, doctor)
+    verb.__name__: verb
+    for verb in (demo, vocab, build, inspect, pretrain, evaluate, export, convert, finetune, predict, doctor)
 }
 
 

@@ -66,10 +66,11 @@ class VocabConfig:
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Turn text files into a token store: documents -> lines -> tokens."""
+    """Turn text files, or TFRecords of pre-training rows, into a token store: documents -> lines -> tokens."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt (blank line = document boundary), .jsonl, .parquet; also .gz, .zst, .xz."""
+    """Files, folders or globs: .txt (blank line = document boundary), .jsonl, .parquet; also .gz, .zst, .xz;
+    or .tfrecord, each row a document."""
     vocab: Path
     """A vocabulary folder, a tokenizer.json or a vocab.txt."""
     out: Path
@@ -172,8 +173,9 @@ class RowsConfig:
 
     seq_len: int = 128
     """Tokens in a row, specials included."""
-    packing: Literal["packed", "google"] = "packed"
-    """`packed` fills every row and drops nothing; `google` is the original builder's rule, overflow thrown away."""
+    packing: Literal["packed", "google", "rows"] = "packed"
+    """`packed` fills every row and drops nothing; `google` is the original builder's rule, overflow thrown away;
+    `rows`: those of the TFRecords that the store was imported from, as they were."""
     single_segment_prob: float = 0.1
     """Share of rows that are one segment instead of A and B."""
     short_row_prob: float = 0.05
@@ -403,3 +405,29 @@ class PredictConfig:
         _require(not (self.text and self.file), "give a file or --text, not both")
         _require(not (self.pair_column and not self.column), "--pair-column needs --column for the first text")
         _require(not (self.column and self.file is None), "--column needs a file with named columns")
+
+
+# ------------------------------------------------------------------------------------------------ conversion
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Weights of other systems -> Hugging Face folders, tf_model.h5, or a run folder that goes on training."""
+
+    checkpoint: Positional[str]
+    """Checkpoint of Google (TensorFlow 1), NVIDIA, Habana or AWS (prefix, file or folder), a tf_model.h5, a Hugging
+    Face folder (also one with discriminator/ and generator/ in it), or a hub id."""
+    out: Path
+    """Folder to write."""
+    format: Literal["hf", "tf-h5", "run"] = "hf"
+    """hf: Hugging Face (safetensors); tf-h5: its TensorFlow classes; run: a run folder for electra pretrain."""
+    vocab: Path | None = None
+    """The vocabulary of the model, where it does not lie beside the weights: a folder, tokenizer.json or vocab.txt."""
+    generator: str | None = None
+    """The generator (any of these forms), where the checkpoint is a discriminator alone."""
+    data: Path | None = None
+    """run: the token store to go on with."""
+    hparams: str | None = None
+    """Google's hparams, a JSON file or text: checked against the weights; for a run also its recipe."""
+    overwrite: bool = False
+    """Replace --out if it exists."""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from electra import __version__
 from electra.checkpoint import load_model
 from electra.config import PretrainConfig
 from electra.files import atomic_folder, read_json
-from electra.interop.hf import Tensors, save_model_folder
+from electra.interop.heads import head_to_hf
+from electra.interop.hf import make_network, write_hf
+from electra.interop.network import Network, Tensors
+from electra.interop.tf_h5 import write_h5_folder
 from electra.log import read_metrics
 from electra.rtd import ReplacedTokenDetection
 from electra.store import Store
+from electra.tokenizer import Vocabulary
 from electra.toml import read_toml
 
 
-def export_run(run: Path, out: Path, overwrite: bool = False) -> int:
-    """Write `out`/discriminator and `out`/generator from the newest checkpoint of `run`; returns its step.
+@dataclass(frozen=True)
+class RunModels:
+    """The two networks of a run's newest checkpoint, by name: "discriminator" and "generator"."""
 
-    ElectraForPreTraining loads the first, ElectraForMaskedLM the second, AutoModel and AutoTokenizer both.
-    """
+    step: int
+    vocabulary: Vocabulary
+    networks: dict[str, Network]
+    cards: dict[str, str]
+
+
+def read_run(run: Path) -> RunModels:
+    """Load the newest checkpoint of a pre-training run as networks under Hugging Face's names."""
     config = read_toml(PretrainConfig, run / "config.toml")
     vocabulary = Store.open(config.data, verify=False).vocabulary()
     receipt = read_json(run / "store.json")
@@ -28,26 +40,44 @@ def export_run(run: Path, out: Path, overwrite: bool = False) -> int:
         raise ValueError(f"{config.data} has another vocabulary than the one {run} was trained with")
     model = ReplacedTokenDetection(config.model, config.objective, vocabulary.size)
     step = load_model(run, model)
+    source = f"{run} step {step}"
+    pad = {"pad_token_id": vocabulary.special.pad}
+    networks = {
+        "discriminator": make_network(
+            model.config,
+            _encoder_state(model, "discriminator"),
+            discriminator_head(model),
+            "ElectraForPreTraining",
+            source,
+            **pad,
+        ),
+        "generator": make_network(
+            model.generator_config,
+            _encoder_state(model, "generator"),
+            generator_head(model),
+            "ElectraForMaskedLM",
+            source,
+            **pad,
+        ),
+    }
+    cards = {name: model_card(config, run, step, name, receipt) for name in networks}
+    return RunModels(step, vocabulary, networks, cards)
+
+
+def export_run(run: Path, out: Path, format: Literal["hf", "tf-h5"] = "hf", overwrite: bool = False) -> int:
+    """Write `out`/discriminator and `out`/generator from the newest checkpoint of `run`; returns its step.
+
+    ElectraForPreTraining loads the first, ElectraForMaskedLM the second, AutoModel and AutoTokenizer both; with
+    "tf-h5" the TensorFlow classes of transformers 4.
+    """
+    found = read_run(run)
     with atomic_folder(out, overwrite) as folder:
-        save_model_folder(
-            folder / "discriminator",
-            config=model.config,
-            encoder=_encoder_state(model, "discriminator"),
-            head=discriminator_head(model),
-            architecture="ElectraForPreTraining",
-            vocabulary=vocabulary,
-            card=model_card(config, run, step, "discriminator", receipt),
-        )
-        save_model_folder(
-            folder / "generator",
-            config=model.generator_config,
-            encoder=_encoder_state(model, "generator"),
-            head=generator_head(model),
-            architecture="ElectraForMaskedLM",
-            vocabulary=vocabulary,
-            card=model_card(config, run, step, "generator", receipt),
-        )
-    return step
+        for name, network in found.networks.items():
+            if format == "tf-h5":
+                write_h5_folder(folder / name, network, found.vocabulary)
+            else:
+                write_hf(folder / name, network, found.vocabulary, found.cards[name])
+    return found.step
 
 
 def _encoder_state(model: ReplacedTokenDetection, body: str) -> Tensors:
@@ -56,24 +86,12 @@ def _encoder_state(model: ReplacedTokenDetection, body: str) -> Tensors:
 
 
 def discriminator_head(model: ReplacedTokenDetection) -> Tensors:
-    head = model.discriminator_head.state_dict()
-    return {
-        f"discriminator_predictions.{theirs}.{kind}": head[f"{ours}.{kind}"]
-        for ours, theirs in (("dense", "dense"), ("classifier", "dense_prediction"))
-        for kind in ("weight", "bias")
-    }
+    return head_to_hf(model.discriminator_head.state_dict(), "ElectraForPreTraining", model.config)
 
 
 def generator_head(model: ReplacedTokenDetection) -> Tensors:
     """The MLM head; its output matrix is the word table, which transformers ties again when it loads."""
-    head = model.generator_head.state_dict()
-    return {
-        "generator_predictions.dense.weight": head["dense.weight"],
-        "generator_predictions.dense.bias": head["dense.bias"],
-        "generator_predictions.LayerNorm.weight": head["norm.weight"],
-        "generator_predictions.LayerNorm.bias": head["norm.bias"],
-        "generator_lm_head.bias": head["bias"][: model.config.vocab_size],
-    }
+    return head_to_hf(model.generator_head.state_dict(), "ElectraForMaskedLM", model.generator_config)
 
 
 def model_card(config: PretrainConfig, run: Path, step: int, network: str, receipt: dict[str, Any]) -> str:

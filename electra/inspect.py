@@ -1,17 +1,24 @@
-"""`electra inspect`: what is in a token store, a run folder or a model folder, with decoded examples."""
+"""`electra inspect`: what is in a token store, a run or model folder, or TFRecords, with decoded examples."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from electra.batches import Rows
 from electra.config import RowsConfig
 from electra.files import read_json
+from electra.interop.tfrecord import find_records, read_rows
 from electra.store import Store
+from electra.tokenizer import load_tokenizer
 
 
-def inspect(path: Path, num_rows: int = 3, seq_len: int = 64) -> None:
-    """Print what a folder holds; ValueError if it is none of the toolkit's."""
+def inspect(path: Path, num_rows: int = 3, seq_len: int = 64, vocab: Path | None = None) -> None:
+    """Print what a folder or a TFRecord file holds; ValueError if it is none of the toolkit's.
+
+    `vocab` decodes TFRecords; everything else knows its own vocabulary.
+    """
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     if (path / "config.toml").exists() and (path / "metrics.jsonl").exists():
@@ -20,12 +27,17 @@ def inspect(path: Path, num_rows: int = 3, seq_len: int = 64) -> None:
         inspect_store(path, num_rows, seq_len)
     elif (path / "config.json").exists():
         inspect_model(path)
+    elif files := find_records([str(path)]):
+        inspect_records(files, num_rows, vocab)
     else:
-        raise ValueError(f"{path} is neither a token store, nor a run folder, nor a model folder")
+        raise ValueError(f"{path} is neither a token store, nor a run or model folder, nor TFRecords")
 
 
 def inspect_store(path: Path, num_rows: int, seq_len: int) -> None:
-    """Counts, sources, and rows as training would read them, segment B in brackets, pieces apart."""
+    """Counts, sources, and rows as training would read them, segment B in brackets, pieces apart.
+
+    The rows of a store imported from TFRecords are shown as they were there.
+    """
     store = Store.open(path)
     held_out = store.document_ids(held_out=True)
     lengths = store.document_lengths()
@@ -36,8 +48,12 @@ def inspect_store(path: Path, num_rows: int, seq_len: int) -> None:
     print(f"  held out     {len(held_out):,} documents, {lengths[held_out].sum():,} tokens")
     for source in store.summary["sources"][:10]:
         print(f"  source       {source['path']}")
-    rows = Rows(store, RowsConfig(seq_len=seq_len), seed=0)
-    print(f"  rows         {rows.rows_per_epoch:,} of {seq_len} tokens an epoch; the first of them, B marked «»:")
+    config = RowsConfig(seq_len=seq_len)
+    if store.imported_seq_len is not None:
+        config = RowsConfig(seq_len=store.imported_seq_len, packing="rows")
+        print(f'  imported     from TFRecords, rows of {config.seq_len} tokens: rows.packing = "rows" gives them back')
+    rows = Rows(store, config, seed=0)
+    print(f"  rows         {rows.rows_per_epoch:,} of {config.seq_len} tokens an epoch; the first, B marked «»:")
     vocabulary = store.vocabulary()
     batch = rows.rows(0, min(num_rows, rows.rows_per_epoch))
     for ids, segments, pieces in zip(batch.input_ids, batch.segment_ids, batch.piece_ids, strict=True):
@@ -46,6 +62,49 @@ def inspect_store(path: Path, num_rows: int, seq_len: int) -> None:
             first = vocabulary.decode(ids[(pieces == piece) & (segments == 0)].tolist())
             second = vocabulary.decode(ids[(pieces == piece) & (segments == 1)].tolist())
             print(f"    {first}{f' «{second}»' if second else ''}")
+
+
+def inspect_records(files: list[Path], num_rows: int, vocab: Path | None) -> None:
+    """Counts, lengths and padding of TFRecord files, every checksum compared, and their first rows."""
+    vocabulary = None if vocab is None else load_tokenizer(vocab)
+    rows = pairs = seq_len = largest = 0
+    lengths: list[np.ndarray] = []
+    shown: list[tuple[np.ndarray, np.ndarray]] = []
+    for file in files:
+        for block in read_rows(file):
+            if seq_len and block.input_ids.shape[1] != seq_len:
+                raise ValueError(
+                    f"{file} holds rows of {block.input_ids.shape[1]} tokens but {files[0]} rows of {seq_len}: "
+                    "inspect them apart"
+                )
+            seq_len = block.input_ids.shape[1]
+            rows += len(block.input_ids)
+            lengths.append(np.bincount((block.input_mask != 0).sum(axis=1), minlength=seq_len + 1))
+            pairs += int((block.segment_ids != 0).any(axis=1).sum())
+            largest = max(largest, int(block.input_ids.max()))
+            for ids, mask, segments in zip(block.input_ids, block.input_mask, block.segment_ids, strict=True):
+                if len(shown) == num_rows:
+                    break
+                shown.append((ids[mask != 0], segments[mask != 0]))
+    if rows == 0:
+        raise ValueError(f"{files[0]}{f' and {len(files) - 1} more files' * (len(files) > 1)} hold no records")
+    counts = np.sum(lengths, axis=0)
+    tokens = int((counts * np.arange(seq_len + 1)).sum())
+    used = np.flatnonzero(counts)
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    print(f"TFRecords of pre-training rows, {len(files):,} files, {megabytes:,.2f} MB, checksums right")
+    print(f"  rows         {rows:,} of {seq_len} tokens, {pairs / rows:.1%} of them with a segment B")
+    print(f"  filled       {used[0]:,} to {used[-1]:,} tokens, {tokens / rows:,.1f} on average")
+    print(f"  padding      {1 - tokens / (rows * seq_len):.2%}")
+    print(f"  largest id   {largest:,}")
+    print("  first rows, B marked «»:" if vocabulary else "  first rows, B marked «» (ids; --vocab decodes them):")
+    for ids, segments in shown:
+        texts = []
+        for part in (ids[segments == 0], ids[segments != 0]):
+            if vocabulary is not None and part.max(initial=0) >= vocabulary.size:
+                raise ValueError(f"{files[0]} holds the id {part.max()} but {vocab} has {vocabulary.size:,} entries")
+            texts.append(vocabulary.decode(part.tolist()) if vocabulary else " ".join(map(str, part)))
+        print(f"\n    {texts[0]}{f' «{texts[1]}»' if texts[1] else ''}")
 
 
 def inspect_run(path: Path) -> None:

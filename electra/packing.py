@@ -15,7 +15,8 @@ inside a document's special places leaves those (at most 3 at either end) as pad
 As in ELECTRA's builder (google-research/electra, build_pretraining_dataset.py) a share of the pieces is one segment,
 A is about half of a piece and ends with a line, and a share of the rows is cut short; here the rest of a short row
 holds another piece. `PackedRows` plans an epoch (`_Plan`), finds the pieces of a range of rows (`_Pieces`), splits
-them into A and B, and fills the arrays. Letters: R rows, L tokens in a row, P pieces, D documents.
+them into A and B, and fills the arrays. `ImportedRows` fills them with one document a row instead, for stores whose
+documents were rows of TFRecords. Letters: R rows, L tokens in a row, P pieces, D documents.
 """
 
 from __future__ import annotations
@@ -249,6 +250,66 @@ class PackedRows:
         at_line = np.where(has_after & (pieces.coin | ~has_before), after, before)
         first = np.where(has_before | has_after, at_line, half)
         return np.where(pieces.single, pieces.length, first)
+
+
+# -------------------------------------------------------------------------------------------- imported
+
+
+class ImportedRows:
+    """One row a document, padded: the rows of the TFRecords that a store was imported from (interop/tfrecord.py).
+
+    The import made each row a document of one line, A, or of two, A and B. Raises ValueError if the store was built
+    from text, or from rows of another length.
+    """
+
+    def __init__(self, store: Store, documents: Documents, config: RowsConfig, seed: int) -> None:
+        if store.imported_seq_len is None:
+            raise ValueError(
+                f"the store {store.folder} was built from text, not from TFRecords, so it has no rows of its own: "
+                "set rows.packing to packed or google"
+            )
+        if store.imported_seq_len != config.seq_len:
+            raise ValueError(
+                f"the store {store.folder} was imported from rows of {store.imported_seq_len} tokens, not "
+                f"{config.seq_len}: give --seq-len {store.imported_seq_len}, or cut them anew with --packing packed"
+            )
+        self.store = store
+        self.documents = documents
+        self.seed = seed
+        self.seq_len = config.seq_len
+        self.rows_per_epoch = len(documents.lengths)
+        self._visit: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def take(self, epoch: int, first: int, last: int) -> RowBatch:
+        """Rows first .. last of an epoch."""
+        if self._visit[0] != epoch:
+            self._visit = (epoch, shuffled(self.rows_per_epoch, keys(1, self.seed, epoch)[0]))
+        return self._rows(self._visit[1][first:last])
+
+    def in_order(self, first: int, last: int) -> RowBatch:
+        """Rows first .. last in the order in which they were imported."""
+        return self._rows(np.arange(first, last))
+
+    def _rows(self, which: np.ndarray) -> RowBatch:
+        shards, starts, lengths = (
+            column[which] for column in (self.documents.shards, self.documents.starts, self.documents.lengths)
+        )
+        first_segment = np.empty_like(lengths)
+        for number, mine in _by_shard(shards):
+            lines = self.store.shards[number].lines
+            first_segment[mine] = lines[np.searchsorted(lines, starts[mine], side="right")] - starts[mine]
+        pieces = _Pieces(
+            row=np.arange(len(which)),
+            shard=shards,
+            start=starts,
+            length=lengths,
+            single=first_segment == lengths,
+            coin=np.zeros(len(which), bool),
+        )
+        return _fill(self.store, pieces, first_segment, len(which), self.seq_len)
+
+
+# -------------------------------------------------------------------------------------------- the arrays
 
 
 def _by_shard(shards: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:

@@ -21,7 +21,7 @@ from electra.config import PretrainConfig
 from electra.evaluate import Evaluator, rtd_batch
 from electra.export import export_run
 from electra.files import read_json
-from electra.log import RunLog, duration
+from electra.log import RunLog, duration, read_metrics
 from electra.masking import global_rng, mask_rows
 from electra.optim import make_optimizers, warmup_decay
 from electra.rtd import ReplacedTokenDetection, discriminator_config, generator_config, step_metrics
@@ -29,6 +29,9 @@ from electra.runtime import Runtime, derive_seed
 from electra.store import Store
 from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
+
+PLATEAU_AUC = 0.65
+"""Below this an encoder was measured to fine-tune worse than random weights (benchmarks/results/wikipedia-small.md)."""
 
 # Fields that may change when a run is resumed: they do not touch the curve.
 FREE_ON_RESUME = ("data", "out", "loop.keep", "loop.device", "loop.micro_batch_size", "loop.save_every")
@@ -113,7 +116,18 @@ def _pretrain(config: PretrainConfig, runtime: Runtime, dry_run: bool, say: Call
         else:
             export_run(config.out, export)
             say(f"finished; discriminator and generator are in {export}")
+            if (auc := last_auc(config.out)) is not None and auc < PLATEAU_AUC:
+                say(
+                    f"note: the discriminator has hardly left the majority answer (held-out AUC {auc:.2f}); fine-tuned "
+                    "now it may do worse than random weights. More steps, or a smaller model, would help."
+                )
     return outcome
+
+
+def last_auc(run: Path) -> float | None:
+    """The discriminator's AUC in the last evaluation of a run."""
+    rows = read_metrics(run, "eval")
+    return rows[-1]["discriminator_auc"] if rows else None
 
 
 def _silent(text: str) -> None:

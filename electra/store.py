@@ -288,6 +288,12 @@ class Store:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): build the store again") from None
 
+    @property
+    def imported_seq_len(self) -> int | None:
+        """Length of the rows of TFRecords that the documents once were; None for a store built from text."""
+        length: int | None = self.summary["options"].get("imported_seq_len")
+        return length
+
     def document_ids(self, held_out: bool) -> np.ndarray:
         """Sorted global numbers (int64) of the documents to evaluate on, or of those to train on."""
         if held_out:

@@ -66,7 +66,7 @@ def test_max_predictions_follow_the_length():
         ("colour = 3\n", "unknown key 'colour'"),
         ("[loop]\nsteps = 'many'\n", "loop.steps must be of type int, not 'many'"),
         ("[loop]\nsteps = true\n", "loop.steps must be of type int, not True"),
-        ("[rows]\npacking = 'tight'\n", "rows.packing must be one of packed, google, not 'tight'"),
+        ("[rows]\npacking = 'tight'\n", "rows.packing must be one of packed, google, rows, not 'tight'"),
         ("loop = 3\n", "loop must be a table of keys"),
         ("[loop]\nsteps = -1\n", "loop.steps must be positive, not -1"),
         ("[model]\nhidden_size = 100\nnum_heads = 3\n", "hidden_size 100 is not a multiple of model.num_heads 3"),

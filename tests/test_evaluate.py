@@ -108,7 +108,7 @@ def test_inspect_shows_store_run_and_model(run, tmp_path, capsys):
 
 
 def test_inspect_of_anything_else(tmp_path):
-    with pytest.raises(ValueError, match="is neither a token store, nor a run folder, nor a model folder"):
+    with pytest.raises(ValueError, match="is neither a token store, nor a run or model folder, nor TFRecords"):
         inspect(tmp_path)
 
 

@@ -1,4 +1,7 @@
-"""Hugging Face ELECTRA folders, both ways: our parameter names <-> theirs, `config.json`, safetensors.
+"""Hugging Face ELECTRA folders, both ways: `read_hf` -> `Network` -> `write_hf`, and our own layout.
+
+    folder or hub id -> files (weights.py) -> names of today -> checked against config.json -> Network -> folder
+                                                                                                  -> Encoder + head
 
 Ours keeps query, key and value in one matrix; theirs has three. A word table that is padded inside our model is
 cut to the true vocabulary in a file. Nothing here imports `transformers`; the tests compare with it.
@@ -7,20 +10,21 @@ cut to the true vocabulary in a file. Nothing here imports `transformers`; the t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from electra.encoder import LAYER_NORM_EPSILON, Encoder, EncoderConfig
 from electra.files import atomic_file, atomic_folder, read_json, write_json
+from electra.interop.heads import HEADS, HeadedEncoder, head_from_hf, head_to_hf
+from electra.interop.hub import find_model_folder
+from electra.interop.network import OUTPUT, WORDS, Network, Tensors
+from electra.interop.weights import SAFETENSORS, read_weights, write_weights
 from electra.tokenizer import Vocabulary, load_tokenizer
-
-Tensors = dict[str, Tensor]
 
 # our name -> Hugging Face's, below "electra."
 EMBEDDINGS = {
@@ -41,7 +45,7 @@ QKV = ("query", "key", "value")
 
 
 def encoder_to_hf(state: Tensors, config: EncoderConfig) -> Tensors:
-    """An `Encoder` state dict under Hugging Face's names ("electra. ..."), vocabulary padding cut off."""
+    """An `Encoder` state dict under Hugging Face's names ("electra. ..."), padding cut off; views, not copies."""
     out: Tensors = {}
     for ours, theirs in EMBEDDINGS.items():
         out[f"electra.embeddings.{theirs}"] = state[f"embeddings.{ours}"]
@@ -55,7 +59,7 @@ def encoder_to_hf(state: Tensors, config: EncoderConfig) -> Tensors:
                 out[f"{theirs_prefix}.attention.self.{name}.{kind}"] = part
             for ours, theirs in LAYER.items():
                 out[f"{theirs_prefix}.{theirs}.{kind}"] = state[f"{ours_prefix}.{ours}.{kind}"]
-    return {name: value.detach().to("cpu", torch.float32).clone().contiguous() for name, value in out.items()}
+    return out
 
 
 def encoder_from_hf(tensors: Tensors, config: EncoderConfig, source: str) -> Tensors:
@@ -110,12 +114,26 @@ def hf_config(config: EncoderConfig, architecture: str, **extra: Any) -> dict[st
     } | extra
 
 
+# what transformers can do with an ELECTRA model and we cannot: key of config.json -> the values that are the same here
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute", None),
+    "layer_norm_eps": (LAYER_NORM_EPSILON,),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": ({}, None),
+}
+SUMMARY = {"summary_type": ("first",), "summary_use_proj": (True,), "summary_activation": ("gelu",)}
+
+
 def config_from_hf(values: dict[str, Any], source: str) -> EncoderConfig:
-    """An EncoderConfig from `config.json`; ValueError when it is another kind of model."""
+    """An EncoderConfig from `config.json`; ValueError when it is another kind of model, or one that we do not run."""
     if values.get("model_type") != "electra":
         raise ValueError(f"{source} is a {values.get('model_type', 'nameless')!r} model: only ELECTRA models load here")
-    if values.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"{source} has hidden_act {values['hidden_act']!r}: only 'gelu' is supported")
+    summary = SUMMARY if "ElectraForMultipleChoice" in (values.get("architectures") or []) else {}
+    for key, supported in (SUPPORTED | summary).items():
+        if values.get(key, supported[0]) not in supported:
+            raise ValueError(f"{source} has {key} {values[key]!r}: only {supported[0]!r} is supported")
     names = {
         "vocab_size": "vocab_size",
         "embedding_size": "embedding_size",
@@ -127,13 +145,146 @@ def config_from_hf(values: dict[str, Any], source: str) -> EncoderConfig:
     for theirs in names.values():
         if theirs not in values:
             raise ValueError(f"{source} lacks the key {theirs!r}: it is not a complete ELECTRA config")
-    return EncoderConfig(
+    config = EncoderConfig(
         **{ours: values[theirs] for ours, theirs in names.items()},
         max_positions=values.get("max_position_embeddings", 512),
         type_vocab_size=values.get("type_vocab_size", 2),
         dropout=values.get("hidden_dropout_prob", 0.1),
         attention_dropout=values.get("attention_probs_dropout_prob", 0.1),
     )
+    if config.hidden_size % config.num_heads:
+        raise ValueError(f"{source}: hidden_size {config.hidden_size} is no multiple of {config.num_heads} heads")
+    return config
+
+
+def count_labels(values: dict[str, Any]) -> int:
+    """How many outputs the classification heads have, by transformers' rule."""
+    return len(values["id2label"]) if values.get("id2label") else values.get("num_labels", 2)
+
+
+# -------------------------------------------------------------------------------------------------- networks
+
+
+def check_network(network: Network) -> EncoderConfig:
+    """The shape of a network whose tensors are exactly those that its config and architecture ask for.
+
+    ValueError names tensors that are missing, unexpected, or of another shape.
+    """
+    config = config_from_hf(network.config, network.source)
+    if network.architecture not in HEADS:
+        raise ValueError(f"{network.source} is a {network.architecture}: known are {', '.join(HEADS)}")
+    model = _empty_model(network, config)
+    expected = encoder_to_hf(model.encoder.state_dict(), config)
+    expected |= head_to_hf(model.head.state_dict(), network.architecture, config)
+    if model.output is not None:
+        expected[OUTPUT] = model.output[: config.vocab_size]
+    if missing := sorted(set(expected) - set(network.tensors)):
+        hint = "it is not a complete ELECTRA model"
+        if missing == [OUTPUT]:
+            hint = "its config.json says tie_word_embeddings false; set it to true if the output is the word table"
+        elif not any(name.startswith("electra.") for name in missing):
+            hint = f"its config.json says {network.architecture}, and ElectraModel is the one without a head"
+        raise ValueError(f"{network.source} lacks the tensor {_and_more(missing)}: {hint}")
+    if unexpected := sorted(set(network.tensors) - set(expected)):
+        raise ValueError(
+            f"{network.source} has the tensor {_and_more(unexpected)}, which {network.architecture} with this "
+            "config.json does not have: is this the right config.json?"
+        )
+    for name, tensor in expected.items():
+        found = tuple(network.tensors[name].shape)
+        if found != tensor.shape:
+            raise ValueError(f"{network.source}: {name} is {found}, but by the config it is {tuple(tensor.shape)}")
+    return config
+
+
+def _and_more(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def make_network(
+    config: EncoderConfig, encoder: Tensors, head: Tensors, architecture: str, source: str, **extra_config: Any
+) -> Network:
+    """A `Network` from an `Encoder` state dict and a head under Hugging Face's names; it shares their memory.
+
+    `extra_config` are further keys of config.json: id2label, problem_type, ...
+    """
+    return Network(
+        source=source,
+        architecture=architecture,
+        config=hf_config(config, architecture, **extra_config),
+        tensors=encoder_to_hf(encoder, config) | head,
+    )
+
+
+def build_model(network: Network) -> HeadedEncoder:
+    """The network as a module that runs, in evaluation mode. ValueError if its tensors are not complete.
+
+    It shares their memory, except for query, key and value, which are fused, and a table that has to be padded.
+    """
+    config = check_network(network)
+    model = _empty_model(network, config)
+    model.encoder.load_state_dict(encoder_from_hf(network.tensors, config, network.source), assign=True)
+    model.head.load_state_dict(head_from_hf(network.tensors, network.architecture, config), assign=True)
+    if model.output is not None:
+        model.output = nn.Parameter(pad_vocabulary(network.tensors[OUTPUT], config))
+    return model.eval()
+
+
+def _empty_model(network: Network, config: EncoderConfig) -> HeadedEncoder:
+    """The module of a network, without memory for its parameters."""
+    with torch.device("meta"):
+        return HeadedEncoder(config, network.architecture, count_labels(network.config), network.own_output)
+
+
+# --------------------------------------------------------------------------------------------------- folders
+
+
+def read_hf(name: str | Path) -> Network:
+    """Read a model folder, the export of a run folder, or a model of the Hugging Face hub, with any head.
+
+    Tensors are fp32 and, where the file is, views of it: they cost memory when they are used. Files of old versions
+    (gamma and beta, no "electra." prefix, position_ids among the weights) come out under today's names.
+    Raises ValueError in a sentence when nothing is there, it is no ELECTRA model that runs here, a file is damaged,
+    or tensors are missing, unknown or of another shape.
+    """
+    folder = find_model_folder(str(name))
+    values = read_json(folder / "config.json")
+    config_from_hf(values, str(folder / "config.json"))
+    tensors = {_modern_name(key): value for key, value in read_weights(folder).items()}
+    if OUTPUT in tensors and values.get("tie_word_embeddings") is not False:  # transformers, too, goes by the values
+        if WORDS in tensors and torch.equal(tensors[OUTPUT], tensors[WORDS]):
+            del tensors[OUTPUT]
+        else:
+            values["tie_word_embeddings"] = False
+    architecture = (values.get("architectures") or [_guess_architecture(tensors)])[0]
+    network = Network(str(folder), architecture, values, tensors)
+    check_network(network)
+    return network
+
+
+def write_hf(folder: Path, network: Network, vocabulary: Vocabulary | None, card: str, overwrite: bool = False) -> None:
+    """Write a model folder that `transformers` loads: config.json, model.safetensors, tokenizer files, README.md.
+
+    Without a vocabulary there are no tokenizer files, without a card no README.md. Raises ValueError if `folder` holds
+    something (unless `overwrite`), the network is not complete, or the vocabulary is larger than its word table.
+    """
+    config = check_network(network)
+    values = {key: value for key, value in network.config.items() if key not in ("torch_dtype", "quantization_config")}
+    values |= {"architectures": [network.architecture], "dtype": "float32"}
+    if vocabulary is not None:
+        check_vocabulary(vocabulary, config, network.source)
+        values["pad_token_id"] = vocabulary.special.pad
+    tensors = network.tensors
+    if network.architecture == "ElectraModel":  # the one class that is itself what the others call electra
+        tensors = {name.removeprefix("electra."): value for name, value in tensors.items()}
+    with atomic_folder(folder, overwrite) as temporary:
+        write_weights(temporary / SAFETENSORS, tensors)
+        write_json(temporary / "config.json", values)
+        if vocabulary is not None:
+            vocabulary.save(temporary)
+        if card:
+            with atomic_file(temporary / "README.md", "w") as file:
+                file.write(card)
 
 
 def save_model_folder(
@@ -148,32 +299,45 @@ def save_model_folder(
     overwrite: bool = False,
     **extra_config: Any,
 ) -> None:
-    """Write a model folder that `transformers` loads: config.json, model.safetensors, tokenizer files, README.md.
+    """`make_network` and `write_hf` in one."""
+    network = make_network(config, encoder, head, architecture, str(folder), **extra_config)
+    write_hf(folder, network, vocabulary, card, overwrite)
 
-    `encoder` is an `Encoder` state dict, `head` has Hugging Face's names ("discriminator_predictions.dense.weight").
-    """
-    tensors = encoder_to_hf(encoder, config) | {
-        name: value.detach().to("cpu", torch.float32).clone().contiguous() for name, value in head.items()
-    }
-    extra_config = {"pad_token_id": vocabulary.special.pad} | extra_config
-    with atomic_folder(folder, overwrite) as temporary:
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        write_json(temporary / "config.json", hf_config(config, architecture, **extra_config))
-        vocabulary.save(temporary)
-        with atomic_file(temporary / "README.md", "w") as file:
-            file.write(card)
+
+def check_vocabulary(vocabulary: Vocabulary, config: EncoderConfig, source: str) -> None:
+    """ValueError if the model has fewer word vectors than the tokenizer has entries."""
+    if vocabulary.size > config.vocab_size:
+        raise ValueError(
+            f"{source}: the tokenizer has {vocabulary.size} entries but the model only {config.vocab_size}; "
+            "they do not belong together"
+        )
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model folder in memory."""
+    """A network with its vocabulary, as fine-tuning and prediction start from it."""
 
-    source: str
+    network: Network
     config: EncoderConfig
-    encoder_state: Tensors
-    head_state: Tensors  # everything beside the encoder, under Hugging Face's names
-    hf_config: dict[str, Any]
     vocabulary: Vocabulary
+
+    @property
+    def source(self) -> str:
+        return self.network.source
+
+    @property
+    def hf_config(self) -> dict[str, Any]:
+        return self.network.config
+
+    @property
+    def head_state(self) -> Tensors:
+        """Everything beside the encoder, under Hugging Face's names."""
+        return {name: value for name, value in self.network.tensors.items() if not name.startswith("electra.")}
+
+    @functools.cached_property
+    def encoder_state(self) -> Tensors:
+        """The `Encoder` state dict."""
+        return encoder_from_hf(self.network.tensors, self.config, self.source)
 
     def encoder(self, dropout: float | None = None) -> Encoder:
         """A fresh `Encoder` with these weights."""
@@ -186,60 +350,25 @@ class Pretrained:
 
 
 def load_pretrained(name: str) -> Pretrained:
-    """Read a model folder, the export of a run folder, or a model of the Hugging Face hub.
-
-    Raises ValueError in a sentence when nothing is there, it is no ELECTRA model, or a file is damaged.
-    """
+    """`read_hf` with the vocabulary of the folder; ValueError too when the two do not belong together."""
     folder = find_model_folder(name)
-    values = read_json(folder / "config.json")
-    config = config_from_hf(values, str(folder / "config.json"))
-    tensors = {_modern_name(key): value for key, value in _read_tensors(folder).items()}
-    source = str(folder)
-    head = {key: value for key, value in tensors.items() if not key.startswith("electra.")}
+    config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     vocabulary = load_tokenizer(folder)
-    if vocabulary.size > config.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {vocabulary.size} entries but the model only {config.vocab_size}; "
-            "they do not belong together"
-        )
-    return Pretrained(source, config, encoder_from_hf(tensors, config, source), head, values, vocabulary)
+    check_vocabulary(vocabulary, config, str(folder))
+    return Pretrained(read_hf(folder), config, vocabulary)
 
 
-def find_model_folder(name: str) -> Path:
-    """The folder of a model, of a run's exported discriminator, or the local copy of a hub model."""
-    folder = Path(name)
-    for candidate in (folder, folder / "discriminator", folder / "export" / "discriminator", folder / "model"):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if folder.exists():
-        raise ValueError(f"{folder} is no model folder: it has no config.json (export the run first?)")
-    if name.count("/") > 1 or name.startswith((".", "~", "/")):
-        raise ValueError(f"{name} does not exist")
-    from huggingface_hub import snapshot_download  # slow to import, and only for hub ids
-
-    try:
-        patterns = ["*.json", "*.safetensors", "pytorch_model.bin", "vocab.txt"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # network, authentication, unknown id: the hub has its own dozen types
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name} is neither a folder here nor a model that the hub gives: {reason}") from None
-
-
-def _read_tensors(folder: Path) -> Tensors:
-    path = folder / "model.safetensors"
-    try:
-        if path.exists():
-            return load_file(path)
-        path = folder / "pytorch_model.bin"
-        if path.exists():
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged and cannot be read ({str(error).splitlines()[0]}); copy it again"
-        ) from None
-    raise ValueError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
+def _guess_architecture(tensors: Tensors) -> str:
+    """For a config.json without "architectures": the class whose head is in the file."""
+    heads = {name for name in tensors if not name.startswith("electra.")} - {OUTPUT}
+    for architecture, head in HEADS.items():
+        found = {name for name in heads if name.startswith(tuple(head.names.values()))}
+        if found == heads and all(any(name.startswith(theirs) for name in heads) for theirs in head.names.values()):
+            return architecture
+    return "ElectraModel"
 
 
 def _modern_name(name: str) -> str:
-    """Checkpoints from before 2020 call LayerNorm's weight and bias gamma and beta."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    """Old TensorFlow-born files call LayerNorm's parameters gamma and beta; an ElectraModel saves without prefix."""
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return f"electra.{name}" if name.startswith(("embeddings.", "embeddings_project.", "encoder.")) else name
