@@ -28,11 +28,12 @@ from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTrainin
 from electra.batches import Rows
 from electra.config import PretrainConfig
 from electra.interop.hf import hf_config
-from electra.optim import global_norm, make_optimizers, scale_gradients, set_learning_rate, warmup_decay
+from electra.optim import global_norm, make_optimizers, scale_gradients, set_learning_rate
 from electra.presets import electra_small
 from electra.pretrain import load_work
 from electra.rtd import ReplacedTokenDetection
 from electra.runtime import Runtime
+from electra.schedules import warmup_decay
 from electra.store import Store, StoreWriter
 from electra.tokenizer import load_tokenizer
 from electra.train import forward_backward

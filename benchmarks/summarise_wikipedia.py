@@ -60,12 +60,16 @@ def main() -> None:
 
 
 def markdown(report: dict) -> str:
-    machine = report["machine"]
+    machine, config = report["machine"], report["config"]
+    loop, rows, temperature = config["loop"], config["rows"], config["objective"]["temperature"]
+    tokens = loop["steps"] * loop["batch_size"] * rows["seq_len"]
     lines = [
-        "# ELECTRA-Small on English Wikipedia, some CPU time on two cores",
+        "# ELECTRA-Small on English Wikipedia, an hour of CPU time on two cores",
         "",
         f"`recipes/wikipedia-small.sh`, {machine['date']}, {machine['cpu']}, {machine['cores']} cores.",
         f"{report['store']['tokens']:,} tokens in {report['store']['documents']:,} articles.",
+        f"{loop['steps']:,} steps of {loop['batch_size']} x {rows['seq_len']} = {tokens / 1e6:.1f} M tokens, "
+        f"temperature {temperature:g}.",
         "",
         "## Held-out text while training",
         "",

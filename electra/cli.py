@@ -166,7 +166,7 @@ def evaluate(arguments: Arguments) -> int:
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write the newest checkpoint of a run as model folders, discriminator and generator; or a store as TFRecords."""
+    """Write the networks of a run's newest checkpoint as model folders; or a store as TFRecords."""
 
     run: Positional[Path]
     """The run folder; for onnx also a model folder or a hub id; for tfrecord, a token store."""
@@ -213,8 +213,9 @@ def export(arguments: Arguments) -> int:
 
     from electra.export import export_run
 
-    step = export_run(given.run, given.out, given.format, given.overwrite)
-    print(f"wrote {given.out / 'discriminator'} and {given.out / 'generator'} from step {step:,}")
+    exported = export_run(given.run, given.out, given.format, given.overwrite)
+    folders = " and ".join(str(given.out / name) for name in exported.networks)
+    print(f"wrote {folders} from step {exported.step:,}")
     return 0
 
 

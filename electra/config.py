@@ -141,7 +141,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Replaced-token detection: what is masked and how the two losses are weighed."""
+    """What is learnt: replaced-token detection or masked LM, what is masked, how the two losses are weighed."""
 
     mask_prob: float = 0.15
     """Share of the tokens that the generator predicts."""
@@ -155,12 +155,36 @@ class ObjectiveConfig:
     """Weight of the masked-LM loss."""
     discriminator_weight: float = 50.0
     """Weight of the replaced-token loss."""
+    objective: Literal["electra", "masked-lm"] = "electra"
+    """`masked-lm`: one network, as large as the discriminator, learns to fill masked positions (BERT without
+    next-sentence prediction); the generator's size and the discriminator's weight then have no meaning."""
+    generator: Literal["shared-embeddings", "own-embeddings", "same-network", "uniform"] = "shared-embeddings"
+    """`shared-embeddings`: own layers on the discriminator's embeddings; `own-embeddings`: nothing shared, embeddings
+    as wide as its layers; `same-network`: the discriminator with another head; `uniform`: no network, any token of
+    the vocabulary is as likely."""
+    whole_word: bool = False
+    """Mask a word with all of its ## pieces, or not at all."""
 
     def __post_init__(self) -> None:
         _require(0 < self.mask_prob < 1, f"objective.mask_prob must be between 0 and 1, not {self.mask_prob}")
         _require(self.temperature > 0, "objective.temperature must be positive")
         _require(self.generator_weight >= 0, "objective.generator_weight must not be negative")
         _require(self.discriminator_weight >= 0, "objective.discriminator_weight must not be negative")
+        _require(
+            not (self.whole_word and self.mask_with_replacement),
+            "objective.whole_word draws words without replacement: turn off objective.mask_with_replacement",
+        )
+        if self.objective == "masked-lm":
+            for name in ("generator", "temperature", "disallow_correct"):
+                _require(
+                    getattr(self, name) == getattr(type(self), name),
+                    f"objective.{name} has no meaning when objective.objective is masked-lm, which samples nothing: "
+                    "leave it out",
+                )
+        _require(
+            self.generator != "uniform" or self.temperature == 1,
+            "objective.temperature has no meaning when objective.generator is uniform: leave it out",
+        )
 
     def max_predictions(self, seq_len: int) -> int:
         """K, the fixed number of prediction slots of a row (Google: int((p + .005) * L))."""
@@ -191,16 +215,27 @@ class RowsConfig:
 class OptimizerConfig:
     """The optimizer and the learning-rate schedule."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: Muon for the matrices of the layers, AdamW for all else."""
+    optimizer: Literal["adamw", "lamb", "muon"] = "adamw"
+    """`lamb`: for batches of many thousand rows (NVIDIA's has --bias-correction); `muon`: Muon for the matrices of the
+    layers, AdamW for all else."""
     learning_rate: float = 5e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW or LAMB."""
     muon_learning_rate: float = 5e-3
-    """Peak learning rate of Muon."""
+    """Peak learning rate of Muon, which follows the same schedule."""
+    schedule: Literal["product", "polynomial", "cosine", "warmup-stable-decay"] = "product"
+    """`product`: polynomial decay over all steps, times the warm-up (Google); `polynomial`: the warm-up, then
+    polynomial decay over the rest (NVIDIA, SageMaker); `cosine`: the warm-up, then half a cosine over the rest;
+    `warmup-stable-decay`: the warm-up, the peak, then polynomial decay over the last steps."""
     warmup_steps: int = 10_000
-    """Steps of linear warm-up, which multiplies the decay."""
+    """Steps of linear warm-up from 0."""
     decay_power: float = 1.0
-    """The learning rate falls as (1 - step / steps) to this power."""
+    """Power of the polynomial decay: 1 is a straight line, 0.5 (NVIDIA) falls late."""
+    decay_share: float = 0.1
+    """Share of the steps that decay, the last ones, in warmup-stable-decay."""
+    end_learning_rate: float = 0.0
+    """Where the decay of learning_rate ends; Muon's ends at the same fraction of its peak."""
+    skip_adaptive: bool = False
+    """LAMB: biases and LayerNorms move by the learning rate itself, without the trust ratio (NVIDIA's scripts)."""
     weight_decay: float = 0.01
     """Decoupled weight decay; not on biases and LayerNorms."""
     beta1: float = 0.9
@@ -216,6 +251,25 @@ class OptimizerConfig:
         _require(self.muon_learning_rate > 0, "optimizer.muon_learning_rate must be positive")
         _require(self.warmup_steps >= 0, "optimizer.warmup_steps must not be negative")
         _require(self.decay_power >= 0, "optimizer.decay_power must not be negative")
+        _require(
+            self.schedule != "cosine" or self.decay_power == 1,
+            "optimizer.decay_power has no meaning when optimizer.schedule is cosine: set it to 1",
+        )
+        _require(0 < self.decay_share <= 1, f"optimizer.decay_share must be above 0 and at most 1: {self.decay_share}")
+        _require(
+            self.schedule == "warmup-stable-decay" or self.decay_share == OptimizerConfig.decay_share,
+            f"optimizer.decay_share has no meaning when optimizer.schedule is {self.schedule}: leave it out, or take "
+            "warmup-stable-decay",
+        )
+        _require(
+            0 <= self.end_learning_rate <= self.learning_rate,
+            f"optimizer.end_learning_rate must be from 0 to optimizer.learning_rate {self.learning_rate:g}, not "
+            f"{self.end_learning_rate:g}",
+        )
+        _require(
+            self.optimizer == "lamb" or not self.skip_adaptive,
+            f"optimizer.skip_adaptive has no meaning when optimizer.optimizer is {self.optimizer}: leave it out",
+        )
         _require(self.weight_decay >= 0, "optimizer.weight_decay must not be negative")
         _require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "optimizer.beta1 and beta2 must be from 0 to below 1")
         _require(self.epsilon > 0, "optimizer.epsilon must be positive")
@@ -274,6 +328,12 @@ class PretrainConfig:
         _require(
             self.rows.seq_len <= self.model.max_positions,
             f"rows.seq_len {self.rows.seq_len} is longer than model.max_positions {self.model.max_positions}",
+        )
+        model = self.model
+        _require(
+            self.objective.generator != "same-network" or model.generator_width == model.generator_depth == 1,
+            "objective.generator same-network is the discriminator itself: set model.generator_width and "
+            f"model.generator_depth to 1, not {model.generator_width:g} and {model.generator_depth:g}",
         )
 
 

@@ -27,7 +27,7 @@ from electra.interop.hf import read_hf, write_hf
 from electra.interop.hub import find_model_folder
 from electra.interop.network import Network, Tensors
 from electra.interop.nvidia import read_aws, read_nvidia
-from electra.interop.run_folder import Moments, infer_model, write_run
+from electra.interop.run_folder import Moments, check_objective, infer_model, write_run
 from electra.interop.tf_h5 import FILE_NAME, read_h5, write_h5_folder
 from electra.interop.weights import has_weights, write_weights
 from electra.store import Store
@@ -247,6 +247,7 @@ def _write_run(config: ConvertConfig, source: Source, hparams: Hparams | None, s
             print(line)
     if source.left_behind:
         print(f"left behind {source.left_behind}")
+    check_objective(recipe.objective)
     shape = infer_model(discriminator, generator)
     rows = dataclasses.replace(recipe.rows, seq_len=min(recipe.rows.seq_len, shape.max_positions))
     recipe = dataclasses.replace(recipe, model=shape, rows=rows)

@@ -18,10 +18,12 @@ from electra.batches import Rows
 from electra.checkpoint import load_model
 from electra.config import PretrainConfig
 from electra.files import read_json
-from electra.masking import Masks, global_rng, mask_rows
+from electra.masking import Masks, continuations, global_rng, mask_rows
 from electra.metrics import rtd_metrics
+from electra.mlm import MaskedLM
+from electra.objectives import PretrainingModel, make_model
 from electra.packing import RowBatch
-from electra.rtd import ReplacedTokenDetection, RTDBatch
+from electra.rtd import RTDBatch
 from electra.runtime import Runtime, choose_device, choose_precision
 from electra.store import Store
 from electra.tokenizer import SpecialIds
@@ -50,9 +52,19 @@ def rtd_batch(rows: RowBatch, masks: Masks) -> RTDBatch:
 
 
 class Evaluator:
-    """Evaluates a model on the first `loop.eval_rows` held-out rows of a store."""
+    """Evaluates a model on the first `loop.eval_rows` held-out rows of a store.
 
-    def __init__(self, held_out: Rows, config: PretrainConfig, special: SpecialIds, runtime: Runtime) -> None:
+    `continuations` (V,) bool are the ids of `##` pieces, when whole words are masked.
+    """
+
+    def __init__(
+        self,
+        held_out: Rows,
+        config: PretrainConfig,
+        special: SpecialIds,
+        runtime: Runtime,
+        continuations: np.ndarray | None = None,
+    ) -> None:
         self.config, self.runtime = config, runtime
         self.num_rows = min(config.loop.eval_rows, held_out.rows_per_epoch)
         rows = held_out.rows(0, self.num_rows)
@@ -64,14 +76,16 @@ class Evaluator:
             max_predictions=config.objective.max_predictions(config.rows.seq_len),
             with_replacement=config.objective.mask_with_replacement,
             rng=global_rng(config.loop.seed, 0, EVALUATION_STREAM),
+            continuations=continuations,
         )
         self.batch = rtd_batch(rows, masks)
 
     @torch.no_grad()
-    def __call__(self, model: ReplacedTokenDetection) -> dict[str, float]:
-        """Losses, generator accuracy and perplexity, discriminator accuracy, precision, recall and AUC.
+    def __call__(self, model: PretrainingModel) -> dict[str, float]:
+        """Loss and accuracy of the masked LM, and of a discriminator loss, accuracy, precision, recall, F1 and AUC.
 
-        Each rank takes a share of the rows; the numbers are those of all rows together, on every rank.
+        Each rank takes a share of the rows; the numbers are those of all rows together, on every rank. The masked LM is
+        called "generator", or "masked_lm" where it is all there is; of a uniform generator there are no numbers.
         """
         model.eval()
         runtime = self.runtime
@@ -81,27 +95,44 @@ class Evaluator:
         for first in range(begin, end, 32):
             batch = self.batch.part(slice(first, min(first + 32, end))).to(runtime.device)
             with runtime.autocast():
+                if isinstance(model, MaskedLM):
+                    alone = model.run(batch)
+                    _add_slots(sums, batch, alone.logits, alone.token_losses)
+                    continue
                 out = model.run(batch)
-            used, valid = batch.weights > 0, batch.piece_ids > 0
-            sums["generator_loss"] += float(out.token_losses[used].double().sum())
-            sums["generator_correct"] += float((out.generator_logits.argmax(-1) == batch.token_ids)[used].sum())
-            sums["predictions"] += float(used.sum())
+            if out.generator_logits is not None and out.token_losses is not None:
+                _add_slots(sums, batch, out.generator_logits, out.token_losses)
+            valid = batch.piece_ids > 0
             sums["discriminator_loss"] += float(out.row_token_losses.double().sum())
             sums["tokens"] += float(valid.sum())
             logits.append(out.logits[valid].cpu().numpy())
             labels.append(out.labels[valid].cpu().numpy())
         sums = defaultdict(float, runtime.sum_over_ranks(dict(sums)))
-        all_logits, all_labels = runtime.gather(np.concatenate(logits)), runtime.gather(np.concatenate(labels))
-        generator_loss = sums["generator_loss"] / max(1.0, sums["predictions"])
-        discriminator_loss = sums["discriminator_loss"] / max(1.0, sums["tokens"])
         objective = self.config.objective
-        detection = rtd_metrics(all_logits, all_labels)
-        return {
-            "loss": objective.generator_weight * generator_loss + objective.discriminator_weight * discriminator_loss,
-            "generator_loss": generator_loss,
-            "discriminator_loss": discriminator_loss,
-            "generator_accuracy": sums["generator_correct"] / max(1.0, sums["predictions"]),
-        } | {f"discriminator_{name}": value for name, value in detection.items()}
+        losses: dict[str, float] = {}
+        rest: dict[str, float] = {}
+        total = 0.0
+        if "slot_loss" in sums:
+            name = "masked_lm" if isinstance(model, MaskedLM) else "generator"
+            predictions = max(1.0, sums["predictions"])
+            losses[f"{name}_loss"] = sums["slot_loss"] / predictions
+            rest[f"{name}_accuracy"] = sums["correct"] / predictions
+            total += objective.generator_weight * losses[f"{name}_loss"]
+        if not isinstance(model, MaskedLM):
+            losses["discriminator_loss"] = sums["discriminator_loss"] / max(1.0, sums["tokens"])
+            total += objective.discriminator_weight * losses["discriminator_loss"]
+            all_logits, all_labels = runtime.gather(np.concatenate(logits)), runtime.gather(np.concatenate(labels))
+            detection = rtd_metrics(all_logits, all_labels)
+            rest |= {f"discriminator_{name}": value for name, value in detection.items()}
+        return {"loss": total} | losses | rest
+
+
+def _add_slots(sums: dict[str, float], batch: RTDBatch, logits: Tensor, token_losses: Tensor) -> None:
+    """Add the masked LM's loss and hits on a micro-batch."""
+    used = batch.weights > 0
+    sums["slot_loss"] += float(token_losses[used].double().sum())
+    sums["correct"] += float((logits.argmax(-1) == batch.token_ids)[used].sum())
+    sums["predictions"] += float(used.sum())
 
 
 def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> dict[str, float]:
@@ -123,7 +154,8 @@ def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> di
     chosen = choose_device(device)
     precision, why = choose_precision(config.loop.precision, chosen)
     runtime = Runtime(chosen, precision, why)
-    model = ReplacedTokenDetection(config.model, config.objective, store.vocab_size)
+    model = make_model(config.model, config.objective, store.vocab_size)
     step = load_model(run, model)
-    evaluator = Evaluator(held_out, config, store.special, runtime)
+    words = continuations(store.vocabulary()) if config.objective.whole_word else None
+    evaluator = Evaluator(held_out, config, store.special, runtime, words)
     return {"step": step, "held_out_rows": evaluator.num_rows} | evaluator(model.to(chosen))

@@ -1,4 +1,11 @@
-"""Export of a pre-training run: discriminator and generator as Hugging Face model folders with model cards."""
+"""Export of a pre-training run: its networks as Hugging Face model folders with model cards.
+
+    electra                     discriminator (ElectraForPreTraining) and generator (ElectraForMaskedLM)
+    with a uniform generator    discriminator alone
+    masked LM alone             masked_lm (ElectraForMaskedLM)
+
+What the networks share is written in each folder.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +16,30 @@ from typing import Any, Literal
 from electra import __version__
 from electra.checkpoint import load_model
 from electra.config import PretrainConfig
+from electra.encoder import EncoderConfig
 from electra.files import atomic_folder, read_json
 from electra.interop.heads import head_to_hf
 from electra.interop.hf import make_network, write_hf
 from electra.interop.network import Network, Tensors
 from electra.interop.tf_h5 import write_h5_folder
 from electra.log import read_metrics
-from electra.rtd import ReplacedTokenDetection
+from electra.mlm import MaskedLM
+from electra.objectives import PretrainingModel, make_model
+from electra.rtd import MaskedLMHead, ReplacedTokenDetection
 from electra.store import Store
 from electra.tokenizer import Vocabulary
 from electra.toml import read_toml
 
+ARCHITECTURES = {
+    "discriminator": "ElectraForPreTraining",
+    "generator": "ElectraForMaskedLM",
+    "masked_lm": "ElectraForMaskedLM",
+}
+
 
 @dataclass(frozen=True)
 class RunModels:
-    """The two networks of a run's newest checkpoint, by name: "discriminator" and "generator"."""
+    """The networks of a run's newest checkpoint, by name: "discriminator" and "generator", or "masked_lm"."""
 
     step: int
     vocabulary: Vocabulary
@@ -38,37 +54,18 @@ def read_run(run: Path) -> RunModels:
     receipt = read_json(run / "store.json")
     if vocabulary.sha256 != receipt["vocabulary"]["sha256"]:
         raise ValueError(f"{config.data} has another vocabulary than the one {run} was trained with")
-    model = ReplacedTokenDetection(config.model, config.objective, vocabulary.size)
+    model = make_model(config.model, config.objective, vocabulary.size)
     step = load_model(run, model)
-    source = f"{run} step {step}"
-    pad = {"pad_token_id": vocabulary.special.pad}
-    networks = {
-        "discriminator": make_network(
-            model.config,
-            _encoder_state(model, "discriminator"),
-            discriminator_head(model),
-            "ElectraForPreTraining",
-            source,
-            **pad,
-        ),
-        "generator": make_network(
-            model.generator_config,
-            _encoder_state(model, "generator"),
-            generator_head(model),
-            "ElectraForMaskedLM",
-            source,
-            **pad,
-        ),
-    }
+    networks = networks_of(model, f"{run} step {step}", pad_token_id=vocabulary.special.pad)
     cards = {name: model_card(config, run, step, name, receipt) for name in networks}
     return RunModels(step, vocabulary, networks, cards)
 
 
-def export_run(run: Path, out: Path, format: Literal["hf", "tf-h5"] = "hf", overwrite: bool = False) -> int:
-    """Write `out`/discriminator and `out`/generator from the newest checkpoint of `run`; returns its step.
+def export_run(run: Path, out: Path, format: Literal["hf", "tf-h5"] = "hf", overwrite: bool = False) -> RunModels:
+    """Write `out`/discriminator and `out`/generator, or what else the run has, from the newest checkpoint of `run`.
 
     ElectraForPreTraining loads the first, ElectraForMaskedLM the second, AutoModel and AutoTokenizer both; with
-    "tf-h5" the TensorFlow classes of transformers 4.
+    "tf-h5" the TensorFlow classes of transformers 4. Returns what was written.
     """
     found = read_run(run)
     with atomic_folder(out, overwrite) as folder:
@@ -77,12 +74,33 @@ def export_run(run: Path, out: Path, format: Literal["hf", "tf-h5"] = "hf", over
                 write_h5_folder(folder / name, network, found.vocabulary)
             else:
                 write_hf(folder / name, network, found.vocabulary, found.cards[name])
-    return found.step
+    return found
 
 
-def _encoder_state(model: ReplacedTokenDetection, body: str) -> Tensors:
-    state = {f"embeddings.{name}": value for name, value in model.embeddings.state_dict().items()}
-    return state | {f"body.{name}": value for name, value in getattr(model, body).state_dict().items()}
+def networks_of(model: PretrainingModel, source: str, **extra_config: Any) -> dict[str, Network]:
+    """The networks of a model, by name; they share its memory. `extra_config` are further keys of config.json."""
+    parts: dict[str, tuple[EncoderConfig, Tensors, Tensors]] = {}
+    if isinstance(model, MaskedLM):
+        parts["masked_lm"] = (model.config, model.encoder().state_dict(), _head(model.head, model.config))
+    else:
+        head = discriminator_head(model)
+        parts["discriminator"] = (model.config, _encoder_state(model, "discriminator"), head)
+        if model.generator_head is not None:
+            shape = model.generator_config
+            parts["generator"] = (shape, _encoder_state(model, "generator"), generator_head(model))
+    return {
+        name: make_network(shape, encoder, head, ARCHITECTURES[name], source, **extra_config)
+        for name, (shape, encoder, head) in parts.items()
+    }
+
+
+def _encoder_state(model: ReplacedTokenDetection, network: str) -> Tensors:
+    own = (model.embeddings, model.discriminator) if network == "discriminator" else model.generator_modules()
+    return {
+        f"{part}.{name}": value
+        for part, module in zip(("embeddings", "body"), own, strict=True)
+        for name, value in module.state_dict().items()
+    }
 
 
 def discriminator_head(model: ReplacedTokenDetection) -> Tensors:
@@ -90,14 +108,20 @@ def discriminator_head(model: ReplacedTokenDetection) -> Tensors:
 
 
 def generator_head(model: ReplacedTokenDetection) -> Tensors:
+    assert model.generator_head is not None, "a uniform generator has no head"
+    return _head(model.generator_head, model.generator_config)
+
+
+def _head(head: MaskedLMHead, config: EncoderConfig) -> Tensors:
     """The MLM head; its output matrix is the word table, which transformers ties again when it loads."""
-    return head_to_hf(model.generator_head.state_dict(), "ElectraForMaskedLM", model.generator_config)
+    return head_to_hf(head.state_dict(), "ElectraForMaskedLM", config)
 
 
 def model_card(config: PretrainConfig, run: Path, step: int, network: str, receipt: dict[str, Any]) -> str:
     """README.md of a model folder: the data, the steps, the held-out metrics, the recipe, how to load it."""
-    heads = {"discriminator": "ElectraForPreTraining", "generator": "ElectraForMaskedLM"}
-    task = {"discriminator": "feature-extraction", "generator": "fill-mask"}[network]
+    head = ARCHITECTURES[network]
+    task = "feature-extraction" if network == "discriminator" else "fill-mask"
+    objective = "masked language modelling" if network == "masked_lm" else "replaced-token detection"
     evaluations = [row for row in read_metrics(run, "eval") if row["step"] <= step]
     metrics = ""
     if evaluations:
@@ -113,28 +137,25 @@ def model_card(config: PretrainConfig, run: Path, step: int, network: str, recei
     if len(receipt["sources"]) > 5:
         sources += f" and {len(receipt['sources']) - 5} more files"
     recipe = (run / "config.toml").read_text(encoding="utf-8")
-    use = {
-        "discriminator": f'model = AutoModel.from_pretrained("{network}")',
-        "generator": f'model = {heads[network]}.from_pretrained("{network}")',
-    }[network]
+    loader = "AutoModel" if network == "discriminator" else head
     return f"""---
 library_name: transformers
 pipeline_tag: {task}
-tags: [electra, replaced-token-detection]
+tags: [electra, {objective.replace(" ", "-")}]
 ---
 
-# ELECTRA {network}
+# ELECTRA {network.replace("masked_lm", "masked LM")}
 
-Pre-trained by replaced-token detection (Clark et al. 2020) for {step:,} steps of {config.loop.batch_size} rows of
+Pre-trained by {objective} (Clark et al. 2020) for {step:,} steps of {config.loop.batch_size} rows of
 {config.rows.seq_len} tokens with electra-toolkit {__version__}.
 
 Data: {receipt["tokens"]:,} tokens in {receipt["documents"]:,} documents from {sources}.
 
 ```python
-from transformers import AutoModel, AutoTokenizer, {heads[network]}
+from transformers import AutoModel, AutoTokenizer, {head}
 
 tokenizer = AutoTokenizer.from_pretrained("{network}")
-{use}
+model = {loader}.from_pretrained("{network}")
 ```
 {metrics}
 ## Recipe

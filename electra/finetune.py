@@ -33,9 +33,10 @@ from electra.files import atomic_file, read_json, refuse_existing, write_json
 from electra.interop.hf import Pretrained, load_pretrained, save_model_folder
 from electra.log import RunLog
 from electra.metrics import classification_metrics, regression_metrics
-from electra.optim import AdamW, layer_decay_groups, warmup_decay
+from electra.optim import AdamW, layer_decay_groups
 from electra.results import model_card, results_table, summarise_seeds
 from electra.runtime import Runtime, derive_seed, start
+from electra.schedules import warmup_decay
 from electra.tasks.catalogue import Task, find_task
 from electra.tasks.classifier import Scale, SequenceClassifier, predict_logits
 from electra.tasks.examples import Split, load_task_data

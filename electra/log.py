@@ -82,6 +82,8 @@ class RunLog:
 SHORT_NAMES = {
     "learning_rate": "lr",
     "generator_loss": "gen",
+    "masked_lm_loss": "mlm",
+    "masked_lm_accuracy": "mlm-acc",
     "discriminator_loss": "disc",
     "generator_accuracy": "gen-acc",
     "discriminator_accuracy": "disc-acc",

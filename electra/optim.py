@@ -1,8 +1,9 @@
-"""Optimizers, schedules and parameter groups.
+"""Optimizers and parameter groups.
 
-AdamW is written here because the original has no bias correction, which torch.optim.AdamW cannot do; Muon is
-torch's own. Both keep their state from the first moment on, so that a checkpoint has one shape at any step.
-A parameter group's `lr_scale` multiplies the scheduled rate (layer-wise decay).
+AdamW is written here because the original has no bias correction, which torch.optim.AdamW cannot do; LAMB (You et al.
+2020, algorithm 2) because torch has none; Muon is torch's own. All keep their state from the first moment on, so that a
+checkpoint has one shape at any step, and none of it depends on the number of processes. A parameter group's `lr_scale`
+multiplies the scheduled rate (layer-wise decay); the schedules themselves stand in schedules.py.
 """
 
 from __future__ import annotations
@@ -37,44 +38,108 @@ class AdamW(torch.optim.Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "lr_scale": 1.0})
         self.betas, self.epsilon, self.bias_correction = betas, epsilon, bias_correction
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = {
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                    "steps": torch.zeros((), dtype=torch.float32),
-                }
+        _begin_moments(self)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        beta1, beta2 = self.betas
         for group in self.param_groups:
             params = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not params:
                 continue
-            grads = [parameter.grad for parameter in params]
-            means = [self.state[parameter]["exp_avg"] for parameter in params]
-            squares = [self.state[parameter]["exp_avg_sq"] for parameter in params]
-            torch._foreach_add_([self.state[parameter]["steps"] for parameter in params], 1)
-            torch._foreach_lerp_(means, grads, 1 - beta1)
-            torch._foreach_mul_(squares, beta2)
-            torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+            means, denominators, correction = _advance_moments(self, params)
             lr = group["lr"]
-            denominators = torch._foreach_sqrt(squares)
-            step_size = lr
-            if self.bias_correction:
-                steps = float(self.state[params[0]]["steps"])
-                torch._foreach_div_(denominators, (1 - beta2**steps) ** 0.5)
-                step_size = lr / (1 - beta1**steps)
-            torch._foreach_add_(denominators, self.epsilon)
             # Decay of the weights as they were before the step, as the original adds it to the update.
             if group["weight_decay"]:
                 torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-            torch._foreach_addcdiv_(params, means, denominators, -step_size)
+            torch._foreach_addcdiv_(params, means, denominators, -lr / correction)
+
+
+class LAMB(torch.optim.Optimizer):
+    """LAMB (You et al. 2020, algorithm 2) as tensorflow_addons has it and NVIDIA's TensorFlow 2 ELECTRA runs it.
+
+        u = m / (sqrt(v) + epsilon) + weight_decay p        m, v as in AdamW
+        p -= lr (|p| / |u|) u                               the ratio is 1 where one of the norms is 0
+
+    A group with `adapt` False takes the ratio as 1. `pieces` says how many tensors of the original each parameter of a
+    group holds, one after the other along its first dimension: each gets a ratio of its own. Raises ValueError for
+    parameters sharded over processes, where those pieces do not end where the shards do.
+    """
+
+    def __init__(
+        self,
+        groups: Groups,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-6,
+        bias_correction: bool = True,
+    ) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "lr_scale": 1.0, "adapt": True, "pieces": 1})
+        from torch.distributed.tensor import DTensor  # here, as it takes as long to import as the rest of this module
+
+        if any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"]):
+            raise ValueError(
+                "optimizer.optimizer lamb needs whole parameters for its trust ratios, and here they are sharded over "
+                "processes: train without FSDP, or choose adamw"
+            )
+        self.betas, self.epsilon, self.bias_correction = betas, epsilon, bias_correction
+        _begin_moments(self)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            params = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not params:
+                continue
+            means, denominators, correction = _advance_moments(self, params)
+            updates = torch._foreach_div(means, denominators)
+            torch._foreach_div_(updates, correction)
+            if group["weight_decay"]:
+                torch._foreach_add_(updates, params, alpha=group["weight_decay"])
+            if group["adapt"]:
+                pieces = [piece for update in updates for piece in update.chunk(group["pieces"])]
+                weights = torch._foreach_norm([piece for p in params for piece in p.chunk(group["pieces"])])
+                above, below = torch.stack(weights), torch.stack(torch._foreach_norm(pieces))
+                ratios = torch.where((above > 0) & (below > 0), above / below, 1.0)
+                torch._foreach_mul_(pieces, list(ratios.unbind()))
+            torch._foreach_add_(params, updates, alpha=-group["lr"])
+
+
+def _begin_moments(optimizer: AdamW | LAMB) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+                "steps": torch.zeros((), dtype=torch.float32),
+            }
+
+
+def _advance_moments(optimizer: AdamW | LAMB, params: list[Tensor]) -> tuple[list[Tensor], list[Tensor], float]:
+    """Take the gradients into the moments: returns m, sqrt(v) + epsilon with v corrected, and what to divide m by."""
+    beta1, beta2 = optimizer.betas
+    grads = [parameter.grad for parameter in params if parameter.grad is not None]  # all have one
+    means = [optimizer.state[parameter]["exp_avg"] for parameter in params]
+    squares = [optimizer.state[parameter]["exp_avg_sq"] for parameter in params]
+    torch._foreach_add_([optimizer.state[parameter]["steps"] for parameter in params], 1)
+    torch._foreach_lerp_(means, grads, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+    denominators = list(torch._foreach_sqrt(squares))
+    correction = 1.0
+    if optimizer.bias_correction:
+        steps = float(optimizer.state[params[0]]["steps"])  # on the CPU: no wait for the device
+        torch._foreach_div_(denominators, (1 - beta2**steps) ** 0.5)
+        correction = 1 - beta1**steps
+    torch._foreach_add_(denominators, optimizer.epsilon)
+    return means, denominators, correction
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizer of a pre-training run: [AdamW], or [Muon, AdamW] with Muon on the matrices of the layers."""
+    """The optimizers of a pre-training run: [AdamW], [LAMB], or [Muon, AdamW] with Muon on the layers' matrices."""
+    if config.optimizer == "lamb":
+        groups = lamb_groups(model.named_parameters(), config.weight_decay, config.skip_adaptive)
+        betas = (config.beta1, config.beta2)
+        return [LAMB(groups, betas=betas, epsilon=config.epsilon, bias_correction=config.bias_correction)]
     muon: list[nn.Parameter] = []
     rest: list[tuple[str, nn.Parameter]] = []
     for name, parameter in model.named_parameters():
@@ -109,12 +174,35 @@ def decay_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float,
     decayed: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []
     for name, parameter in named:
-        (exempt if name.endswith("bias") or "norm." in name else decayed).append(parameter)
+        (exempt if _is_bias_or_norm(name) else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": weight_decay, "lr_scale": lr_scale},
         {"params": exempt, "weight_decay": 0.0, "lr_scale": lr_scale},
     ]
     return [group for group in groups if group["params"]]
+
+
+def lamb_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float, skip_adaptive: bool = False) -> Groups:
+    """Groups for LAMB: as `decay_groups`, with the layers' fused query, key and value apart.
+
+    They are three tensors in the original, and the trust ratio is one a tensor. With `skip_adaptive` biases and
+    LayerNorms have none.
+    """
+    groups: dict[tuple[bool, int], dict[str, Any]] = {}
+    for name, parameter in named:
+        exempt, pieces = _is_bias_or_norm(name), 3 if ".qkv." in name else 1
+        settings = {
+            "params": [],
+            "weight_decay": 0.0 if exempt else weight_decay,
+            "adapt": not (exempt and skip_adaptive),
+            "pieces": pieces,
+        }
+        groups.setdefault((exempt, pieces), settings)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _is_bias_or_norm(name: str) -> bool:
+    return name.endswith("bias") or "norm." in name
 
 
 def layer_multipliers(num_layers: int, decay: float, google: bool = False) -> dict[str, float]:
@@ -149,12 +237,6 @@ def layer_decay_groups(
     for place, named in layers.items():
         groups += decay_groups(named, weight_decay, multipliers[place])
     return groups
-
-
-def warmup_decay(step: int, *, peak: float, steps: int, warmup_steps: int, power: float = 1.0) -> float:
-    """Google's schedule: polynomial decay to 0 times linear warm-up; step counts from 0, where the rate is 0."""
-    decayed = peak * max(0.0, 1.0 - step / steps) ** power
-    return decayed * min(1.0, step / warmup_steps) if warmup_steps else decayed
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], learning_rate: float) -> None:

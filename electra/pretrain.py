@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from electra import runtime as runtimes
@@ -22,10 +23,14 @@ from electra.evaluate import Evaluator, rtd_batch
 from electra.export import export_run
 from electra.files import read_json
 from electra.log import RunLog, duration, read_metrics
-from electra.masking import global_rng, mask_rows
-from electra.optim import make_optimizers, warmup_decay
-from electra.rtd import ReplacedTokenDetection, discriminator_config, generator_config, step_metrics
+from electra.masking import continuations, global_rng, mask_rows
+from electra.mlm import MaskedLM
+from electra.objectives import PretrainingModel, make_model, network_shapes
+from electra.optim import make_optimizers
+from electra.rtd import step_metrics
 from electra.runtime import Runtime, derive_seed
+from electra.schedules import describe as describe_schedule
+from electra.schedules import make_schedule
 from electra.store import Store
 from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
@@ -59,7 +64,8 @@ def _pretrain(config: PretrainConfig, runtime: Runtime, dry_run: bool, say: Call
     rows = Rows(store, config.rows, seed=config.loop.seed)
     rows.require_rows(config.loop.batch_size)
     torch.manual_seed(derive_seed("weights", config.loop.seed))
-    model = ReplacedTokenDetection(config.model, config.objective, store.vocab_size)
+    model = make_model(config.model, config.objective, store.vocab_size)
+    words = continuations(store.vocabulary()) if config.objective.whole_word else None
     for line in announcement(config, store, rows, model, runtime, split):
         say(line)
     if dry_run:
@@ -78,7 +84,7 @@ def _pretrain(config: PretrainConfig, runtime: Runtime, dry_run: bool, say: Call
     evaluator = None
     if len(store.document_ids(held_out=True)):
         held_out = Rows(store, config.rows, seed=config.loop.seed, held_out=True)
-        evaluator = Evaluator(held_out, config, store.special, runtime)
+        evaluator = Evaluator(held_out, config, store.special, runtime, words)
     else:
         say("the store has no held-out documents: there will be no evaluation")
 
@@ -96,8 +102,8 @@ def _pretrain(config: PretrainConfig, runtime: Runtime, dry_run: bool, say: Call
                 loop=config.loop,
                 clip_norm=config.optimizer.clip_norm,
                 runtime=runtime,
-                learning_rate=learning_rate(config),
-                load=partial(load_work, config, rows, store, runtime, split),
+                learning_rate=make_schedule(config.optimizer, config.loop.steps),
+                load=partial(load_work, config, rows, store, runtime, split, continuations=words),
                 summarise=step_metrics,
                 log=log,
                 checkpoints=checkpoints,
@@ -114,8 +120,9 @@ def _pretrain(config: PretrainConfig, runtime: Runtime, dry_run: bool, say: Call
         if export.exists():
             say(f"finished already; the models are in {export}")
         else:
-            export_run(config.out, export)
-            say(f"finished; discriminator and generator are in {export}")
+            exported = export_run(config.out, export)
+            names = list(exported.networks)
+            say(f"finished; {' and '.join(names)} {'are' if len(names) > 1 else 'is'} in {export}")
             if (auc := last_auc(config.out)) is not None and auc < PLATEAU_AUC:
                 say(
                     f"note: the discriminator has hardly left the majority answer (held-out AUC {auc:.2f}); fine-tuned "
@@ -125,9 +132,9 @@ def _pretrain(config: PretrainConfig, runtime: Runtime, dry_run: bool, say: Call
 
 
 def last_auc(run: Path) -> float | None:
-    """The discriminator's AUC in the last evaluation of a run."""
+    """The discriminator's AUC in the last evaluation of a run that has one."""
     rows = read_metrics(run, "eval")
-    return rows[-1]["discriminator_auc"] if rows else None
+    return rows[-1].get("discriminator_auc") if rows else None
 
 
 def _silent(text: str) -> None:
@@ -148,19 +155,19 @@ def micro_batches(config: PretrainConfig, runtime: Runtime) -> int:
     return next(size for size in range(min(64, local), 0, -1) if local % size == 0)
 
 
-def learning_rate(config: PretrainConfig) -> Callable[[int], float]:
-    optimizer = config.optimizer
-    return partial(
-        warmup_decay,
-        peak=optimizer.learning_rate,
-        steps=config.loop.steps,
-        warmup_steps=optimizer.warmup_steps,
-        power=optimizer.decay_power,
-    )
+def load_work(
+    config: PretrainConfig,
+    rows: Rows,
+    store: Store,
+    runtime: Runtime,
+    split: int,
+    step: int,
+    continuations: np.ndarray | None = None,
+) -> Work:
+    """This rank's rows and masks of a step, in micro-batches of `split` rows.
 
-
-def load_work(config: PretrainConfig, rows: Rows, store: Store, runtime: Runtime, split: int, step: int) -> Work:
-    """This rank's rows and masks of a step, in micro-batches of `split` rows."""
+    `continuations` (V,) bool are the ids of `##` pieces, when whole words are masked.
+    """
     batch = config.loop.batch_size
     local = batch // runtime.world_size
     first = runtime.rank * local
@@ -175,6 +182,7 @@ def load_work(config: PretrainConfig, rows: Rows, store: Store, runtime: Runtime
         rng=global_rng(config.loop.seed, step, 0),
         first_row=first,
         global_rows=batch,
+        continuations=continuations,
     )
     share = rtd_batch(mine, masks)
     return Work(
@@ -225,36 +233,36 @@ def _prepare_run_folder(config: PretrainConfig, store: Store) -> None:
 # ----------------------------------------------------------------------------------------- announcement
 
 
-def parameters(model: ReplacedTokenDetection) -> dict[str, int]:
-    """Numbers of parameters, the shared embeddings counted once."""
-
-    def count(*modules: object) -> int:
-        return sum(p.numel() for module in modules for p in module.parameters())  # type: ignore[attr-defined]
-
-    return {
-        "discriminator": count(model.embeddings, model.discriminator, model.discriminator_head),
-        "generator": count(model.generator, model.generator_head),
-    }
+def parameters(model: PretrainingModel) -> dict[str, int]:
+    """Numbers of parameters by network; what both share is counted with the discriminator."""
+    counts = {"generator": 0, "discriminator": 0, "masked_lm": 0}
+    for name, parameter in model.named_parameters():
+        owner = "generator" if name.startswith("generator") else "discriminator"
+        counts["masked_lm" if isinstance(model, MaskedLM) else owner] += parameter.numel()
+    return {name: counts[name] for name in ("discriminator", "generator", "masked_lm") if counts[name]}
 
 
 def flops_per_token(config: PretrainConfig, vocab_size: int) -> float:
     """FLOPs of forward and backward passes a token: 6 a weight in a matrix product, plus attention.
 
-    Generator and discriminator bodies run on each token, the vocabulary projection on mask_prob of them.
+    The bodies run on each token, the vocabulary projection on mask_prob of them.
     """
     seq_len = config.rows.seq_len
+    shapes = network_shapes(config.model, config.objective, vocab_size)
     total = 0.0
-    for shape in (discriminator_config(config.model, vocab_size), generator_config(config.model, vocab_size)):
+    for shape in shapes.values():
         hidden = shape.hidden_size
         weights = shape.num_layers * (4 * hidden**2 + 2 * hidden * shape.intermediate_size)
         weights += shape.embedding_size * hidden if shape.embedding_size != hidden else 0
         total += 6.0 * weights + 12.0 * shape.num_layers * seq_len * hidden
-    total += 6.0 * (config.model.hidden_size**2)
+    if "discriminator" in shapes:
+        total += 6.0 * (config.model.hidden_size**2)
     share = config.objective.max_predictions(seq_len) / seq_len
-    return total + 6.0 * share * config.model.embedding_size * vocab_size
+    masked_lm = shapes.get("generator", shapes.get("masked_lm"))
+    return total + (6.0 * share * masked_lm.embedding_size * vocab_size if masked_lm is not None else 0.0)
 
 
-def memory_bytes(config: PretrainConfig, model: ReplacedTokenDetection, split: int, precision: str) -> float:
+def memory_bytes(config: PretrainConfig, model: PretrainingModel, split: int, precision: str) -> float:
     """A rough peak: weights, gradients and two moments in fp32, activations, logits of the K positions.
 
     Activations as Korthikanti et al. 2022 (equation 2) count them: L B H (34 + 5 heads L / H) bytes a layer at 2
@@ -263,41 +271,60 @@ def memory_bytes(config: PretrainConfig, model: ReplacedTokenDetection, split: i
     seq_len = config.rows.seq_len
     wide = 2 if precision == "fp32" else 1
     activations = 0.0
-    for shape in (model.config, model.generator_config):
+    shapes = network_shapes(config.model, config.objective, model.config.vocab_size)
+    for shape in shapes.values():
         hidden = shape.hidden_size
         layer = seq_len * split * hidden * (34 + 5 * shape.num_heads * seq_len / hidden)
         activations += shape.num_layers * layer * wide
-    logits = 4 * 4 * split * config.objective.max_predictions(seq_len) * model.config.vocab_size
+    slots = config.objective.max_predictions(seq_len) if shapes.keys() - {"discriminator"} else 0
+    logits = 4 * 4 * split * slots * model.config.vocab_size
     return 16.0 * sum(parameters(model).values()) + activations + logits
+
+
+def describe(model: PretrainingModel) -> str:
+    """The networks of a run in a line: their parameters and what they share."""
+    counts = parameters(model)
+    if isinstance(model, MaskedLM):
+        return f"masked LM alone, {counts['masked_lm']:,} parameters; no discriminator"
+    shape = model.generator_config
+    kind = model.objective.generator
+    generator = f"generator {counts.get('generator', 0):,} more ({shape.num_layers} x {shape.hidden_size}; "
+    return (
+        f"discriminator {counts['discriminator']:,} parameters, "
+        + {
+            "shared-embeddings": f"{generator}embeddings shared)",
+            "own-embeddings": f"{generator}nothing shared)",
+            "same-network": f"{generator}all but its head is the discriminator)",
+            "uniform": f"no generator: replacements are drawn from all {shape.vocab_size:,} tokens alike",
+        }[kind]
+    )
 
 
 def announcement(
     config: PretrainConfig,
     store: Store,
     rows: Rows,
-    model: ReplacedTokenDetection,
+    model: PretrainingModel,
     runtime: Runtime,
     split: int,
 ) -> list[str]:
     """What the run is about to do, each derived number with its reason."""
     loop, seq_len = config.loop, config.rows.seq_len
-    counts = parameters(model)
     flops = flops_per_token(config, store.vocab_size)
     tokens = loop.steps * loop.batch_size * seq_len
     epoch_rows = rows.rows_per_epoch
     peak = runtimes.matmul_flops(runtime.device, runtime.precision) * runtime.world_size
     seconds = flops * tokens / (0.4 * peak)
     accumulation = loop.batch_size // runtime.world_size // split
-    generator = model.generator_config
     return [
         f"store       {store.folder}: {store.num_tokens:,} tokens, {store.num_documents:,} documents "
         f"({len(store.document_ids(held_out=True)):,} held out), vocabulary {store.vocab_size:,}",
-        f"model       discriminator {counts['discriminator']:,} parameters, generator {counts['generator']:,} more "
-        f"({generator.num_layers} x {generator.hidden_size}; embeddings shared)",
+        f"model       {describe(model)}",
         f"rows        {epoch_rows:,} rows of {seq_len} an epoch; {loop.steps:,} steps x {loop.batch_size} rows "
         f"= {loop.steps * loop.batch_size / epoch_rows:.2f} epochs, {tokens / 1e6:,.1f} M tokens",
         f"masking     {config.objective.max_predictions(seq_len)} predictions a row "
-        f"= int(({config.objective.mask_prob} + .005) x {seq_len})",
+        f"= int(({config.objective.mask_prob} + .005) x {seq_len}){', of whole words' * config.objective.whole_word}",
+        f"schedule    {config.optimizer.optimizer}, {describe_schedule(config.optimizer, loop.steps)}",
         f"device      {runtime.device} x {runtime.world_size}, {runtime.precision} ({runtime.why}); "
         f"micro-batches of {split}, {accumulation} a step",
         f"compute     {flops / 1e6:,.1f} MFLOPs a token, {flops * tokens:.2e} in all; this machine multiplies matrices "

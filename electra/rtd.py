@@ -5,7 +5,9 @@
               masked-LM loss at K positions                          "was this token replaced?" at every token
 
 The two networks share the embeddings (word, position, type and their LayerNorm) and nothing else; no gradient
-flows through the sampling. Letters: B rows, L tokens, K predictions a row, E embedding size, V vocabulary.
+flows through the sampling. `objective.generator` chooses another generator: one that shares nothing, the discriminator
+itself with a masked-LM head, or none, whose tokens are drawn uniformly. Masked LM alone is in mlm.py.
+Letters: B rows, L tokens, K predictions a row, E embedding size, V vocabulary.
 Follows google-research/electra run_pretraining.py and pretrain/pretrain_helpers.py.
 """
 
@@ -63,11 +65,15 @@ def discriminator_config(model: ModelConfig, vocab_size: int) -> EncoderConfig:
     )
 
 
-def generator_config(model: ModelConfig, vocab_size: int) -> EncoderConfig:
+def generator_config(model: ModelConfig, vocab_size: int, generator: str = "shared-embeddings") -> EncoderConfig:
     """The generator's shape: fractions of the discriminator's, heads of 64, embeddings as wide as the discriminator's.
 
-    Rounds as run_pretraining.get_generator_config does.
+    `generator` is `objective.generator`: embeddings of its own are as wide as its layers, and the same network has the
+    same shape. Rounds as run_pretraining.get_generator_config does.
     """
+    shape = discriminator_config(model, vocab_size)
+    if generator == "same-network":
+        return shape
     hidden = round(model.hidden_size * model.generator_width)
     heads = (
         max(1, hidden // 64)
@@ -75,7 +81,8 @@ def generator_config(model: ModelConfig, vocab_size: int) -> EncoderConfig:
         else max(1, round(model.num_heads * model.generator_width))
     )
     return dataclasses.replace(
-        discriminator_config(model, vocab_size),
+        shape,
+        embedding_size=hidden if generator == "own-embeddings" else shape.embedding_size,
         hidden_size=hidden,
         num_layers=round(model.num_layers * model.generator_depth),
         num_heads=heads,
@@ -84,7 +91,7 @@ def generator_config(model: ModelConfig, vocab_size: int) -> EncoderConfig:
 
 
 class MaskedLMHead(nn.Module):
-    """Hidden states -> logits over the vocabulary through the shared word table, with an own bias."""
+    """Hidden states -> logits over the vocabulary through the word table, with an own bias."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -97,6 +104,19 @@ class MaskedLMHead(nn.Module):
         """(..., H) and the table (padded V, E) -> fp32 logits (..., V), the padding cut off."""
         features = self.norm(F.gelu(self.dense(hidden)))
         return F.linear(features, table, self.bias)[..., : self.vocab_size].float()
+
+
+def predict_slots(
+    embeddings: Embeddings, body: Body, head: MaskedLMHead, batch: RTDBatch, attention_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Masked LM: logits (B, K, V) at the slots of a micro-batch, and the cross entropy (B, K) of each, unweighted."""
+    B, K = batch.positions.shape
+    embedded = embeddings(batch.masked_input_ids, batch.segment_ids, batch.position_ids)
+    hidden = body(embedded, attention_mask)
+    slots = torch.arange(B, device=hidden.device)[:, None]
+    logits = head(hidden[slots, batch.positions], embeddings.word.weight)
+    losses = F.cross_entropy(logits.flatten(0, 1), batch.token_ids.flatten(), reduction="none")
+    return logits, losses.view(B, K)
 
 
 class ReplacedTokenHead(nn.Module):
@@ -134,6 +154,18 @@ def sample_tokens(
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 
 
+@torch.no_grad()
+def uniform_tokens(uniforms: Tensor, vocab_size: int, forbidden: Tensor | None = None) -> Tensor:
+    """Draw one token a slot with equal chances from 0 .. vocab_size - 1, special ones too: (B, K) -> (B, K).
+
+    This is what the original samples from logits that are all zero (run_pretraining.py, `uniform_generator`).
+    `forbidden` (B, K) takes these tokens out (disallow_correct).
+    """
+    choices = vocab_size - (forbidden is not None)
+    tokens = (uniforms.double() * choices).long()  # in fp32 the product could round up to `choices`
+    return tokens if forbidden is None else tokens + (tokens >= forbidden)
+
+
 def scatter_tokens(input_ids: Tensor, token_ids: Tensor, positions: Tensor) -> Tensor:
     """Write tokens (B, K) at positions (B, K) of rows (B, L); position 0, the unused slots, is never written.
 
@@ -149,10 +181,10 @@ def scatter_tokens(input_ids: Tensor, token_ids: Tensor, positions: Tensor) -> T
 
 @dataclass(frozen=True)
 class RTDOutput:
-    """Everything the two networks said about a micro-batch."""
+    """Everything the two networks said about a micro-batch; a uniform generator says nothing."""
 
-    generator_logits: Tensor  # (B, K, V)
-    token_losses: Tensor  # (B, K) cross entropy of each slot, unweighted
+    generator_logits: Tensor | None  # (B, K, V)
+    token_losses: Tensor | None  # (B, K) cross entropy of each slot, unweighted
     sampled_ids: Tensor  # (B, K)
     corrupted_ids: Tensor  # (B, L)
     labels: Tensor  # (B, L) 1 where the token was replaced by another one
@@ -161,16 +193,18 @@ class RTDOutput:
 
 
 class ReplacedTokenDetection(nn.Module):
-    """Generator and discriminator with shared embeddings."""
+    """Generator and discriminator. The generator has modules of its own as far as `objective.generator` says so."""
 
     def __init__(self, model: ModelConfig, objective: ObjectiveConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = discriminator_config(model, vocab_size)
-        self.generator_config = generator_config(model, vocab_size)
+        self.generator_config = generator_config(model, vocab_size, objective.generator)
         self.objective = objective
+        kind, shape = objective.generator, self.generator_config
         self.embeddings = Embeddings(self.config)
-        self.generator = Body(self.generator_config)
-        self.generator_head = MaskedLMHead(self.generator_config)
+        self.generator_embeddings = Embeddings(shape) if kind == "own-embeddings" else None
+        self.generator = Body(shape) if kind in ("shared-embeddings", "own-embeddings") else None
+        self.generator_head = MaskedLMHead(shape) if kind != "uniform" else None
         self.discriminator = Body(self.config)
         self.discriminator_head = ReplacedTokenHead(self.config)
         initialize(self)
@@ -181,19 +215,12 @@ class ReplacedTokenDetection(nn.Module):
         """Both networks on a micro-batch. `sampled_ids` replaces the sampling, for comparisons with the original."""
         if attention_mask is None:
             attention_mask = block_mask(batch.piece_ids)
-        B, K = batch.positions.shape
-
-        embedded = self.embeddings(batch.masked_input_ids, batch.segment_ids, batch.position_ids)
-        hidden = self.generator(embedded, attention_mask)
-        slots = torch.arange(B, device=hidden.device)[:, None]
-        generator_logits = self.generator_head(hidden[slots, batch.positions], self.embeddings.word.weight)
-        token_losses = F.cross_entropy(generator_logits.flatten(0, 1), batch.token_ids.flatten(), reduction="none")
-
+        generator_logits, token_losses = None, None
+        if self.generator_head is not None:
+            embeddings, body = self.generator_modules()
+            generator_logits, token_losses = predict_slots(embeddings, body, self.generator_head, batch, attention_mask)
         if sampled_ids is None:
-            forbidden = batch.token_ids if self.objective.disallow_correct else None
-            sampled_ids = sample_tokens(
-                generator_logits.detach(), batch.uniforms, self.objective.temperature, forbidden
-            )
+            sampled_ids = self._sample(batch, generator_logits)
         corrupted_ids = scatter_tokens(batch.input_ids, sampled_ids, batch.positions)
         labels = (corrupted_ids != batch.input_ids).float()
 
@@ -203,7 +230,7 @@ class ReplacedTokenDetection(nn.Module):
         row_token_losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * valid
         return RTDOutput(
             generator_logits=generator_logits,
-            token_losses=token_losses.view(B, K),
+            token_losses=token_losses,
             sampled_ids=sampled_ids,
             corrupted_ids=corrupted_ids,
             labels=labels,
@@ -211,27 +238,42 @@ class ReplacedTokenDetection(nn.Module):
             row_token_losses=row_token_losses,
         )
 
+    def generator_modules(self) -> tuple[Embeddings, Body]:
+        """Embeddings and body of the generator, where they are its own and where they are the discriminator's."""
+        return self.generator_embeddings or self.embeddings, self.generator or self.discriminator
+
+    def _sample(self, batch: RTDBatch, generator_logits: Tensor | None) -> Tensor:
+        objective = self.objective
+        forbidden = batch.token_ids if objective.disallow_correct else None
+        if generator_logits is None:
+            return uniform_tokens(batch.uniforms, self.config.vocab_size, forbidden)
+        return sample_tokens(generator_logits.detach(), batch.uniforms, objective.temperature, forbidden)
+
     def forward(self, batch: RTDBatch, totals: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the step's loss, and sums for the log.
 
         `totals` are counts over the whole global batch: "predictions" (used slots) and "tokens" (not padding).
-        The loss is generator_weight * slot losses / predictions + discriminator_weight * token losses / tokens.
+        The loss is generator_weight * slot losses / predictions + discriminator_weight * token losses / tokens. The
+        loss of a uniform generator, log V whatever happens, is left out.
         """
-        out = self.run(batch)
-        generator_loss = (out.token_losses * batch.weights).sum() / totals["predictions"]
+        out, objective = self.run(batch), self.objective
         discriminator_loss = out.row_token_losses.sum() / totals["tokens"]
-        objective = self.objective
-        loss = objective.generator_weight * generator_loss + objective.discriminator_weight * discriminator_loss
+        sums: dict[str, Tensor] = {}
+        if out.generator_logits is not None and out.token_losses is not None:
+            generator_loss = (out.token_losses * batch.weights).sum() / totals["predictions"]
+            loss = objective.generator_weight * generator_loss + objective.discriminator_weight * discriminator_loss
+            correct = (out.generator_logits.argmax(-1) == batch.token_ids) * batch.weights
+            sums |= {"generator_loss": generator_loss.detach(), "generator_correct": correct.sum()}
+        else:
+            loss = objective.discriminator_weight * discriminator_loss
         with torch.no_grad():
             valid = batch.piece_ids > 0
             guessed = (out.logits > 0) & valid
             replaced = out.labels > 0
-            sums = {
+            sums |= {
                 "loss": loss.detach(),
-                "generator_loss": generator_loss.detach(),
                 "discriminator_loss": discriminator_loss.detach(),
                 "predictions": batch.weights.sum(),
-                "generator_correct": ((out.generator_logits.argmax(-1) == batch.token_ids) * batch.weights).sum(),
                 "tokens": valid.sum(),
                 "replaced": replaced.sum(),
                 "guessed": guessed.sum(),
@@ -247,19 +289,21 @@ class ReplacedTokenDetection(nn.Module):
         return encoder
 
 
+LOSSES = ("loss", "generator_loss", "masked_lm_loss", "discriminator_loss")
+SHARES = {  # metric -> the sums of which it is the quotient
+    "generator_accuracy": ("generator_correct", "predictions"),
+    "masked_lm_accuracy": ("masked_lm_correct", "predictions"),
+    "discriminator_accuracy": ("right", "tokens"),
+    "discriminator_precision": ("guessed_right", "guessed"),
+    "discriminator_recall": ("guessed_right", "replaced"),
+    "replaced_share": ("replaced", "tokens"),
+}
+
+
 def step_metrics(sums: dict[str, float], steps: int) -> dict[str, float]:
-    """What `forward` summed over `steps` steps, as the metrics of a log line."""
-
-    def share(part: str, whole: str) -> float:
-        return sums[part] / sums[whole] if sums[whole] else 0.0
-
-    return {
-        "loss": sums["loss"] / steps,
-        "generator_loss": sums["generator_loss"] / steps,
-        "discriminator_loss": sums["discriminator_loss"] / steps,
-        "generator_accuracy": share("generator_correct", "predictions"),
-        "discriminator_accuracy": share("right", "tokens"),
-        "discriminator_precision": share("guessed_right", "guessed"),
-        "discriminator_recall": share("guessed_right", "replaced"),
-        "replaced_share": share("replaced", "tokens"),
+    """What `forward` of an objective summed over `steps` steps, as the metrics of a log line."""
+    losses = {name: sums[name] / steps for name in LOSSES if name in sums}
+    shares = {
+        name: sums[part] / sums[whole] if sums[whole] else 0.0 for name, (part, whole) in SHARES.items() if part in sums
     }
+    return losses | shares

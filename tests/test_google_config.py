@@ -148,6 +148,32 @@ def test_whole_numbers_may_be_written_as_floats_and_keep_may_be_null():
     assert config.loop.keep == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "objective", "generator", "width"),
+    [
+        ({}, "electra", "shared-embeddings", 0.25),
+        ({"untied_generator_embeddings": True}, "electra", "own-embeddings", 0.25),
+        ({"untied_generator": False}, "electra", "same-network", 1.0),
+        ({"untied_generator": False, "untied_generator_embeddings": True}, "electra", "same-network", 1.0),
+        ({"uniform_generator": True, "temperature": 0.5}, "electra", "uniform", 0.25),
+        ({"electra_objective": False, "temperature": 0.5}, "masked-lm", "shared-embeddings", 0.25),
+        ({"electra_objective": False, "disallow_correct": True}, "masked-lm", "shared-embeddings", 0.25),
+        ({"electra_objective": False, "untied_generator": False}, "masked-lm", "shared-embeddings", 0.25),
+    ],
+)  # fmt: skip
+def test_objectives_and_generators(given, objective, generator, width):
+    """The branches of run_pretraining.PretrainingModel."""
+    config = translate(**given)
+    assert (config.objective.objective, config.objective.generator) == (objective, generator)
+    assert config.model.generator_width == width
+
+
+def test_only_a_generator_of_its_own_has_heads_of_its_own():
+    heads = {"model_hparam_overrides": {"num_attention_heads": 16}}
+    for given in ({"untied_generator": False}, {"uniform_generator": True}, {"electra_objective": False}):
+        assert translate(**heads, **given).model.num_heads == 16
+
+
 def test_file_and_text_are_the_same(tmp_path):
     path = tmp_path / "hparams.json"
     path.write_text('{"mask_prob": 0.2}')
@@ -194,12 +220,10 @@ def test_finetuning_shape():
         ('{"train_batch_size": true}', "train_batch_size must be a whole number, not true"),
         ('{"max_seq_length": null}', "max_seq_length must be a whole number, not null"),
         ('{"model_size": "huge"}', "model_size must be one of small, base, large, not 'huge'"),
-        ('{"electra_objective": false}', "electra_objective false is refused"),
         ('{"electric_objective": true}', "electric_objective true is refused"),
-        ('{"uniform_generator": true}', "uniform_generator true is refused"),
+        ('{"uniform_generator": true, "untied_generator": false}', "with untied_generator false is refused"),
+        ('{"uniform_generator": true, "electra_objective": false}', "with electra_objective false is refused"),
         ('{"two_tower_generator": true}', "two_tower_generator true is refused"),
-        ('{"untied_generator_embeddings": true}', "untied_generator_embeddings true is refused"),
-        ('{"untied_generator": false}', "untied_generator false is refused"),
         ('{"do_train": false}', "do_train false is refused, since .* `electra evaluate RUN`"),
         ('{"do_eval": true}', "do_eval true is refused"),
         ('{"model_hparam_overrides": {"hidden_act": "relu"}}', 'model_hparam_overrides: hidden_act "relu" is refused'),

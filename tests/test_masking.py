@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from stores import some_rows
+from stores import some_rows, tiny_vocabulary
+from tiny_models import make_vocabulary
 
-from electra.masking import global_rng, mask_rows
+from electra.masking import continuations, global_rng, mask_rows
 from electra.tokenizer import SpecialIds
 
 SPECIAL = SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4)
@@ -136,3 +137,92 @@ def test_randomness_is_a_function_of_seed_step_and_stream():
 
     assert first(1, 2, 3) == first(1, 2, 3)
     assert len({tuple(first(*numbers)) for numbers in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (2, 1, 3)]}) == 5
+
+
+# ------------------------------------------------------------------------------------------- whole words
+
+PIECES = np.arange(500) >= 300  # ids that go on with a word
+
+
+def text_rows(num_rows, length, seed=0):
+    """Rows of different lengths in which two tokens of five go on with a word, the first of a row too at times."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, length + 1, num_rows)
+    valid = np.arange(length) < lengths[:, None]
+    ids = np.where(valid, rng.integers(5, 500, (num_rows, length)), 0).astype(np.int32)
+    ids[:, 0] = SPECIAL.cls
+    ids[rng.random(ids.shape) < 0.05] = SPECIAL.sep
+    return np.where(valid, ids, 0), valid
+
+
+def words_of(ids, valid):
+    """The words of a row as lists of positions, by plain loops."""
+    words: list[list[int]] = []
+    for position, token in enumerate(ids):
+        if not valid[position] or token in (2, 3, 4):
+            continue
+        if words and words[-1][-1] == position - 1 and PIECES[token]:
+            words[-1].append(position)
+        else:
+            words.append([position])
+    return words
+
+
+@pytest.mark.parametrize(("length", "mask_prob"), [(16, 0.15), (63, 0.15), (64, 0.4), (128, 0.15)])
+def test_whole_words_are_chosen_one_by_one(length, mask_prob):
+    """google-research/bert create_masked_lm_predictions, word after word, in the same random order."""
+    ids, valid = text_rows(200, length)
+    slots = int((mask_prob + 0.005) * length)
+    masks = draw(ids, valid, slots, False, mask_prob, step=3, continuations=PIECES)
+    places = global_rng(1, 3, 0).integers(0, 2**32, ids.shape, dtype=np.uint32) >> length.bit_length()
+    for row in range(200):
+        wanted = max(1, min(slots, round(float(np.float32(valid[row].sum()) * np.float32(mask_prob)))))
+        expected: list[int] = []
+        for word in sorted(words_of(ids[row], valid[row]), key=lambda word: (places[row, word[0]], word[0])):
+            if len(expected) + len(word) <= wanted:
+                expected += word
+        used = masks.weights[row] == 1
+        assert used[: len(expected)].all() and used.sum() == len(expected)
+        assert masks.positions[row][used].tolist() == sorted(expected)
+        assert masks.token_ids[row][used].tolist() == ids[row, sorted(expected)].tolist()
+        assert not masks.positions[row][~used].any()
+        assert set(np.flatnonzero(masks.masked_input_ids[row] != ids[row])) <= set(expected)
+
+
+def test_whole_words_use_nearly_all_slots():
+    ids = np.random.default_rng(0).integers(5, 500, (2000, 128)).astype(np.int32)
+    masks = draw(ids, np.ones_like(ids, bool), 19, False, continuations=PIECES)
+    assert masks.weights.sum(axis=1).mean() > 18.9
+    assert abs((masks.masked_input_ids == SPECIAL.mask).sum() / masks.weights.sum() - 0.85) < 0.01
+
+
+def test_one_piece_a_word_is_as_likely_as_any_token():
+    ids, valid = rows(20_000, 16, 12)
+    masks = draw(ids, valid, 3, False, mask_prob=0.25, continuations=np.zeros(500, bool))
+    counts = np.bincount(masks.positions.ravel(), minlength=16)
+    assert (masks.weights == 1).all()
+    assert np.abs(counts[1:11] / counts.sum() - 0.1).max() < 0.006
+
+
+def test_a_word_longer_than_the_slots_is_never_masked():
+    ids = np.array([[2, 5, 300, 301, 302, 3]], np.int32)
+    assert not draw(ids, ids > 0, 1, False, continuations=PIECES).weights.any()
+    only_specials = np.array([[2, 3, 0, 0]], np.int32)
+    assert not draw(only_specials, only_specials > 0, 2, False, continuations=PIECES).weights.any()
+
+
+def test_ranks_see_their_part_of_the_words():
+    ids, valid = text_rows(24, 32)
+    whole = draw(ids, valid, 4, False, step=7, continuations=PIECES)
+    for first in (0, 8, 16):
+        mine = slice(first, first + 8)
+        part = draw(ids[mine], valid[mine], 4, False, step=7, first_row=first, global_rows=24, continuations=PIECES)
+        assert (part.positions == whole.positions[mine]).all() and (part.weights == whole.weights[mine]).all()
+
+
+def test_the_vocabulary_says_what_goes_on_with_a_word(tmp_path):
+    vocabulary = make_vocabulary(tmp_path / "with")
+    found = {vocabulary.token(int(token)) for token in np.flatnonzero(continuations(vocabulary))}
+    assert found == {"##s", "##ing", "##e"}
+    with pytest.raises(ValueError, match=r"objective.whole_word has no meaning with this vocabulary, .* WordPiece"):
+        continuations(tiny_vocabulary(tmp_path / "without"))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from electra.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 from electra.encoder import block_mask, key_mask
-from electra.optim import global_norm, make_optimizers, scale_gradients, set_learning_rate, warmup_decay
+from electra.optim import global_norm, make_optimizers, scale_gradients, set_learning_rate
 from electra.rtd import (
     ReplacedTokenDetection,
     RTDBatch,
@@ -20,6 +20,7 @@ from electra.rtd import (
     sample_tokens,
     scatter_tokens,
 )
+from electra.schedules import warmup_decay
 
 # Google's names (with | for /) -> ours; LAYER is filled in for generator and discriminator
 SHARED = {

@@ -14,7 +14,15 @@ from test_rtd import read
 from electra.build import build
 from electra.checkpoint import Checkpoints, TrainState
 from electra.cli import main
-from electra.config import BuildConfig, LoopConfig, ModelConfig, OptimizerConfig, PretrainConfig, RowsConfig
+from electra.config import (
+    BuildConfig,
+    LoopConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RowsConfig,
+)
 from electra.export import export_run
 from electra.interop.google import read_google
 from electra.interop.google_config import PRETRAINING, pretrain_config, read_hparams
@@ -77,7 +85,7 @@ def resumed(run: Path, config: PretrainConfig, vocab_size: int) -> TrainState:
 def test_run_export_run_export_is_bit_equal(config, networks, tmp_path):
     assert infer_model(*networks) == config.model
     write_run(tmp_path / "run", longer(config), *networks, Store.open(config.data), step=4)
-    assert export_run(tmp_path / "run", tmp_path / "export") == 4
+    assert export_run(tmp_path / "run", tmp_path / "export").step == 4
     for network in ("discriminator", "generator"):
         before, after = config.out / "export" / network, tmp_path / "export" / network
         names = sorted(path.name for path in before.iterdir())
@@ -106,6 +114,19 @@ def test_the_schedule_that_remains_is_said(config, networks, tmp_path):
     lines = write_run(tmp_path / "run", late, *networks, Store.open(config.data), step=4_000_000)
     assert "the learning rate is at 4.99e-07 (peak 0.0002)" in lines[1]
     assert f"set optimizer.learning_rate to {2e-4 * 4_010_000 / 10_000:.3g};" in lines[1]
+
+
+def test_a_schedule_at_its_peak_or_with_an_end_says_so(config, networks, tmp_path):
+    store, stable = Store.open(config.data), OptimizerConfig(schedule="warmup-stable-decay", warmup_steps=10)
+    lines = write_run(
+        tmp_path / "stable", dataclasses.replace(longer(config, 100), optimizer=stable), *networks, store, step=50
+    )
+    assert "step 50 of 100: the learning rate is at its peak, 0.0005" in lines[1]
+    falling = OptimizerConfig(schedule="polynomial", warmup_steps=0, end_learning_rate=1e-4)
+    lines = write_run(
+        tmp_path / "falling", dataclasses.replace(longer(config, 100), optimizer=falling), *networks, store, step=50
+    )
+    assert "at 0.0003 (peak 0.0005) on its way down to 0.0001; to go on for longer, raise loop.steps" in lines[1]
 
 
 # -------------------------------------------------------------------------------- Google's checkpoints
@@ -214,6 +235,8 @@ def test_mistakes_are_named_and_leave_nothing_behind(config, networks, tmp_path)
     refuse("another .*word_embeddings.* than the discriminator", gen=dataclasses.replace(generator, tensors=stranger))
     refuse("is an ElectraForMaskedLM: pre-training goes on from an ElectraForPreTraining", disc=generator)
     refuse("is at step 4 and loop.steps is 4: raise loop.steps", config, step=4)
+    uniform = ObjectiveConfig(generator="uniform")
+    refuse("objective.generator is uniform", dataclasses.replace(longer(config), objective=uniform))
     refuse("choose adamw", dataclasses.replace(longer(config), optimizer=muon), moments=lambda network, slot: {})
     lacking = {name: value for name, value in generator.tensors.items() if name != "generator_lm_head.bias"}
     refuse("lacks the tensor generator_lm_head.bias", gen=dataclasses.replace(generator, tensors=lacking))

@@ -153,7 +153,7 @@ def pretrain_config(hparams: Hparams) -> PretrainConfig:
         "model": {},
         "objective": {"mask_with_replacement": True},
         "rows": {"packing": "google"},
-        "optimizer": {"optimizer": "adamw", "bias_correction": False},
+        "optimizer": {"optimizer": "adamw", "bias_correction": False, "schedule": "product"},
         "loop": {"eval_rows": values["num_eval_steps"] * values["eval_batch_size"]},
     }
     for field in hparams.fields:
@@ -161,6 +161,7 @@ def pretrain_config(hparams: Hparams) -> PretrainConfig:
             section, name = field.text.split(".")
             sections[section][name] = values[field.name]
     sections["model"] |= _shape(hparams)
+    _choose_objective(hparams, sections)
     sections["loop"]["keep"] = values["keep_checkpoint_max"] or 0
     try:
         config = from_dict(PretrainConfig, sections)
@@ -173,8 +174,35 @@ def pretrain_config(hparams: Hparams) -> PretrainConfig:
             f"int(({config.objective.mask_prob} + .005) * {config.rows.seq_len}) = {predictions} in Google's code: "
             "leave it out"
         )
-    _check_generator_heads(config.model, hparams)
+    if config.objective.objective == "electra" and config.objective.generator.endswith("-embeddings"):
+        _check_generator_heads(config.model, hparams)
     return config
+
+
+def _choose_objective(hparams: Hparams, sections: dict[str, dict[str, Any]]) -> None:
+    """Set objective and generator as the branches of run_pretraining.PretrainingModel choose them.
+
+    What a branch does not read is taken out, as it has no effect there and is an error here.
+    """
+    values, objective = hparams.values, sections["objective"]
+    uniform, untied = values["uniform_generator"], values["untied_generator"]
+    if uniform and not (values["electra_objective"] and untied):
+        other = "untied_generator" if values["electra_objective"] else "electra_objective"
+        raise ValueError(
+            f"{hparams.source}: uniform_generator true with {other} false is refused, since it cannot be trained in "
+            "Google's code either: choose one of them"
+        )
+    if not values["electra_objective"]:
+        objective["objective"] = "masked-lm"
+        del objective["temperature"], objective["disallow_correct"]
+    elif uniform:
+        objective["generator"] = "uniform"
+        del objective["temperature"]
+    elif not untied:
+        objective["generator"] = "same-network"
+        sections["model"] |= {"generator_width": 1.0, "generator_depth": 1.0}
+    elif values["untied_generator_embeddings"]:
+        objective["generator"] = "own-embeddings"
 
 
 def model_config(hparams: Hparams) -> ModelConfig:

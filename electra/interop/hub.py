@@ -6,9 +6,10 @@ from pathlib import Path
 
 
 def find_model_folder(name: str) -> Path:
-    """The folder of a model, of a run's exported discriminator, or the local copy of a hub model."""
+    """The folder of a model, of a run's exported discriminator or masked LM, or the local copy of a hub model."""
     folder = Path(name)
-    for candidate in (folder, folder / "discriminator", folder / "export" / "discriminator", folder / "model"):
+    networks = (place / network for place in (folder, folder / "export") for network in ("discriminator", "masked_lm"))
+    for candidate in (folder, *networks, folder / "model"):
         if (candidate / "config.json").is_file():
             return candidate
     if folder.exists():

@@ -3,7 +3,8 @@
     two Networks, step, Adam's moments -> model and optimizer -> checkpoints/step-N, config.toml, store.json
 
 The folder is what pretrain.py would have left at that step, so that nothing there knows where a run came from. The two
-networks of a run share their embeddings: weights for which that does not hold cannot go on. Moments travel in the
+networks of such a run share their embeddings and nothing else: weights for which that does not hold, and the other
+objectives, cannot go on. Moments travel in the
 layout of the weights (query, key and value fused, the vocabulary padded) and are read one at a time.
 """
 
@@ -17,16 +18,17 @@ from pathlib import Path
 import torch
 
 from electra.checkpoint import Checkpoints, TrainState
-from electra.config import ModelConfig, PretrainConfig
+from electra.config import ModelConfig, ObjectiveConfig, PretrainConfig
 from electra.encoder import EncoderConfig
 from electra.files import atomic_file, atomic_folder
 from electra.interop.google import NetworkName, Slot
 from electra.interop.heads import head_from_hf
 from electra.interop.hf import check_network, encoder_from_hf
 from electra.interop.network import Network, Tensors
-from electra.optim import make_optimizers, warmup_decay
+from electra.optim import make_optimizers
 from electra.rtd import ReplacedTokenDetection, discriminator_config, generator_config
 from electra.runtime import Runtime
+from electra.schedules import make_schedule
 from electra.store import Store
 from electra.toml import write_toml
 
@@ -37,6 +39,17 @@ Moments = Callable[[NetworkName, Slot], Tensors]
 SLOTS: dict[Slot, str] = {"adam_m": "exp_avg", "adam_v": "exp_avg_sq"}  # Google's name -> that of AdamW's state
 ARCHITECTURES: dict[NetworkName, str] = {"discriminator": "ElectraForPreTraining", "generator": "ElectraForMaskedLM"}
 SHAPE_FIELDS = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "embedding_size", "max_positions")
+
+
+def check_objective(objective: ObjectiveConfig) -> None:
+    """ValueError unless a run of this objective trains a discriminator and a generator that share their embeddings."""
+    for name, wanted in (("objective", "electra"), ("generator", "shared-embeddings")):
+        if (found := getattr(objective, name)) != wanted:
+            raise ValueError(
+                f"objective.{name} is {found}, but only runs with {wanted} can go on from weights made elsewhere: set "
+                "it back (in Google's hparams: electra_objective and the fields of the generator), or train from the "
+                "beginning"
+            )
 
 
 def infer_model(discriminator: Network, generator: Network) -> ModelConfig:
@@ -74,10 +87,12 @@ def write_run(
     starts it. Without `moments` Adam begins from zero. `check` is called with the finished folder before it gets its
     name; if it raises, nothing is left behind.
 
-    Raises ValueError when the networks are not complete or do not belong together, config or store do not fit them,
+    Raises ValueError when the networks are not complete or do not belong together, config or store do not fit them, the
+    objective is another than replaced-token detection with shared embeddings,
     moments are given for another optimizer than AdamW, no step is left, or `out` exists and not `overwrite`.
     """
     config = dataclasses.replace(config, data=store.folder.resolve(), out=out)
+    check_objective(config.objective)
     for given, wanted in zip((discriminator, generator), ARCHITECTURES.values(), strict=True):
         if given.architecture != wanted:
             raise ValueError(f"{given.source} is an {given.architecture}: pre-training goes on from an {wanted}")
@@ -94,6 +109,7 @@ def write_run(
             "(Google's num_train_steps) to the step at which the run is to end"
         )
 
+    make_schedule(config.optimizer, config.loop.steps)  # refused now rather than when the run starts
     with torch.device("meta"):
         model = ReplacedTokenDetection(config.model, config.objective, store.vocab_size)
     weights = _our_state(model, "discriminator", discriminator.tensors)
@@ -181,7 +197,7 @@ def _remarks(config: PretrainConfig, step: int, has_moments: bool) -> list[str]:
     nothing = "optimizer   no moments of Adam to go on with (released models have none): they begin at zero"
     if has_moments:
         lines.append(f"optimizer   the moments of Adam as they were at step {step:,}")
-    elif optimizer.optimizer == "muon" or optimizer.bias_correction:
+    elif optimizer.optimizer != "adamw" or optimizer.bias_correction:
         lines.append(nothing)
     else:
         excess = max((1 - optimizer.beta1**t) / (1 - optimizer.beta2**t) ** 0.5 for t in range(1, 1000))
@@ -198,9 +214,13 @@ def _remarks(config: PretrainConfig, step: int, has_moments: bool) -> list[str]:
     schedule = f"schedule    step {step:,} of {steps:,}"
     if step < optimizer.warmup_steps:
         return [*lines, f"{schedule}: warm-up to the learning rate {peak:g} until step {optimizer.warmup_steps:,}"]
-    rate = warmup_decay(step, peak=peak, steps=steps, warmup_steps=optimizer.warmup_steps, power=optimizer.decay_power)
+    rate, end = make_schedule(optimizer, steps)(step), optimizer.end_learning_rate
+    if rate == peak:
+        return [*lines, f"{schedule}: the learning rate is at its peak, {peak:g}"]
+    # All schedules that end at zero are in proportion to their peak.
+    again = f"to go on at {peak:g}, set optimizer.learning_rate to {peak * peak / rate:.3g}; " if not end else ""
     lines.append(
-        f"{schedule}: the learning rate is at {rate:.3g} (peak {peak:g}) on its way down to zero; to go on at "
-        f"{peak:g}, set optimizer.learning_rate to {peak * peak / rate:.3g}; to go on for longer, raise loop.steps"
+        f"{schedule}: the learning rate is at {rate:.3g} (peak {peak:g}) on its way down to "
+        f"{f'{end:g}' if end else 'zero'}; {again}to go on for longer, raise loop.steps"
     )
     return lines
