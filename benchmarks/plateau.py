@@ -3,8 +3,8 @@
     python benchmarks/plateau.py --store STORE --steps 600 --out benchmarks/results/plateau.json
 
 Same rows, masks and initial weights; each side runs a full schedule. AdamW is given its peak learning rate from a list.
-A side with a temperature samples and is evaluated at that temperature, where fakes are easier to find than at 1: its
-AUC says that the discriminator has a signal, not that it knows more.
+A side with a temperature is trained and evaluated at it, where fakes are easier to find than at 1; its last
+model is asked at temperature 1 as well.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from pathlib import Path
 
 from machine import describe
 
+from electra.config import PretrainConfig
+from electra.evaluate import evaluate_run
 from electra.log import read_metrics
 from electra.presets import tiny
 from electra.pretrain import pretrain
+from electra.toml import read_toml, write_toml
 
 
 def curve(store: Path, steps: int, optimizer: str, learning_rate: float, temperature: float = 1.0) -> list[dict]:
@@ -34,7 +37,22 @@ def curve(store: Path, steps: int, optimizer: str, learning_rate: float, tempera
             loop=dataclasses.replace(base.loop, steps=steps, eval_every=steps // 8, log_every=steps, save_every=steps),
         )
         pretrain(config)
-        return read_metrics(config.out, "eval")
+        rows = read_metrics(config.out, "eval")
+        if temperature != 1:
+            rows[-1]["discriminator_auc_at_temperature_1"] = auc_at(config.out, 1.0)
+        return rows
+
+
+def auc_at(run: Path, temperature: float) -> float:
+    """The held-out AUC of a run's newest checkpoint with fakes drawn at another temperature."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("checkpoints", "store.json", "metrics.jsonl"):
+            (copy / name).symlink_to((run / name).resolve())
+        config = read_toml(PretrainConfig, run / "config.toml")
+        objective = dataclasses.replace(config.objective, temperature=temperature)
+        write_toml(dataclasses.replace(config, objective=objective), copy / "config.toml")
+        return evaluate_run(copy, None, 0, "auto")["discriminator_auc"]
 
 
 def main() -> None:
@@ -55,6 +73,8 @@ def main() -> None:
     for name, rows in curves.items():
         for metric in ("discriminator_auc", "discriminator_f1", "generator_loss"):
             print(f"{name:20} " + "".join(f"{row[metric]:8.3f}" for row in rows) + f"   {metric}")
+        if "discriminator_auc_at_temperature_1" in rows[-1]:
+            print(f"{name:20} {rows[-1]['discriminator_auc_at_temperature_1']:.3f} at temperature 1 in the end")
     if args.out:
         tokens = args.steps * tiny().loop.batch_size * tiny().rows.seq_len
         args.out.write_text(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from curves import draw
 from machine import describe
+from plateau import auc_at
 
 from electra.log import read_metrics
 
@@ -52,6 +53,7 @@ def main() -> None:
         "store": {name: store[name] for name in ("tokens", "documents", "held_out")},
         "config": {name: table for name, table in config.items() if isinstance(table, dict)},
         "held_out": held_out,
+        "auc_at_temperature_1": auc_at(run, 1.0),
         "finetuning": tables,
     }
     (args.results / "wikipedia-small.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -80,6 +82,8 @@ def markdown(report: dict) -> str:
         cells = [f"{row[name]:,}" if name == "step" else f"{row[name]:.3f}" for name in COLUMNS]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
+        "",
+        f"At temperature 1 the discriminator of the last step has an AUC of {report['auc_at_temperature_1']:.3f}.",
         "",
         "![curves](wikipedia-small.png)",
         "",
