@@ -8,20 +8,16 @@ while saving finds the checkpoint before.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
 
 from electra.files import read_json, sha256, write_json
 from electra.optim import named_state
@@ -71,8 +67,7 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
             self.runtime.barrier()
-            with _quiet():
-                dcp.save(state.tensors(), checkpoint_id=temporary, no_dist=self.runtime.world_size == 1)
+            _dcp("save", state.tensors(), temporary, self.runtime.world_size)
             if self.runtime.is_main:
                 files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
                 receipt = {
@@ -83,7 +78,7 @@ class Checkpoints:
                 }
                 write_json(temporary / "checkpoint.json", receipt)
                 temporary.rename(target)
-        except (Exception, CheckpointException) as error:  # the latter is a BaseException
+        except Exception as error:
             if self.runtime.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
             if _is_full_disk(error):
@@ -108,9 +103,8 @@ class Checkpoints:
         receipt = verify(folder, remedy)
         tensors = state.tensors()
         try:
-            with _quiet():
-                dcp.load(tensors, checkpoint_id=folder, no_dist=self.runtime.world_size == 1)
-        except (Exception, CheckpointException) as error:  # a missing name or another shape
+            _dcp("load", tensors, folder, self.runtime.world_size)
+        except Exception as error:  # a missing name or another shape
             raise ValueError(f"{folder} does not fit this model ({_first_line(error)}); {remedy}") from None
         state.model.load_state_dict(tensors["model"])
         state.step = receipt["step"]
@@ -141,18 +135,25 @@ def load_model(run: Path, model: nn.Module) -> int:
     folder = checkpoints.path(steps[-1])
     verify(folder, f"delete the folder {folder} to use an older checkpoint")
     tensors: dict[str, dict[str, Tensor]] = {"model": model.state_dict()}
-    with _quiet():
-        dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+    _dcp("load", tensors, folder)
     model.load_state_dict(tensors["model"])
     return steps[-1]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's warning that one process is one process."""
+def _dcp(action: Literal["save", "load"], tensors: dict[str, Any], folder: Path, world_size: int = 1) -> None:
+    """Write `tensors` to `folder` or fill them from it, with all processes, or with this one alone if it is the only.
+
+    Its failures come out as Exceptions: torch's CheckpointException is a BaseException.
+    """
+    import torch.distributed.checkpoint as dcp  # here, as it costs every verb 50 MB and a second to import
+    from torch.distributed.checkpoint.api import CheckpointException
+
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        yield
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is one process
+        try:
+            (dcp.save if action == "save" else dcp.load)(tensors, checkpoint_id=folder, no_dist=world_size == 1)
+        except CheckpointException as error:
+            raise RuntimeError(_first_line(error)) from error
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

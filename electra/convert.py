@@ -221,6 +221,7 @@ def _write_network(folder: Path, network: Network, vocabulary: Vocabulary | None
 
 def _load_and_check(folder: Path, name: str, expected: Expected) -> None:
     written = read_h5(folder) if (folder / FILE_NAME).is_file() else read_hf(folder)
+    _return_free_memory()
     print(f"{'network':12}{name + ': ' if name else ''}{_describe(written)}")
     print(f"checked     {compare(written, expected)}")
 

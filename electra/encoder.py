@@ -36,11 +36,12 @@ class EncoderConfig:
     type_vocab_size: int = 2
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    vocab_multiple: int = 64  # the table in memory has a multiple of so many rows, which tensor cores want
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the embedding table in memory: a multiple of 64, which tensor cores want. Never in a file."""
-        return -(-self.vocab_size // 64) * 64
+        """Rows of the embedding table in memory. Never in a file."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
 
 class LayerNorm(nn.LayerNorm):
@@ -58,9 +59,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.padded_vocab_size, config.embedding_size)
-        self.position = nn.Embedding(config.max_positions, config.embedding_size)
-        self.segment = nn.Embedding(config.type_vocab_size, config.embedding_size)
+        self.word = _table(config.padded_vocab_size, config.embedding_size)
+        self.position = _table(config.max_positions, config.embedding_size)
+        self.segment = _table(config.type_vocab_size, config.embedding_size)
         self.norm = LayerNorm(config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -69,6 +70,12 @@ class Embeddings(nn.Module):
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
         summed = self.word(input_ids) + self.position(position_ids) + self.segment(segment_ids)
         return self.dropout(self.norm(summed))
+
+
+def _table(rows: int, size: int) -> nn.Embedding:
+    """Vectors of zeros, for `initialize` or weights from a file to fill: on a meta device torch's own draw of normal
+    values would import sympy, 70 MB."""
+    return nn.Embedding.from_pretrained(torch.zeros(rows, size), freeze=False)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:

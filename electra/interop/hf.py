@@ -219,14 +219,14 @@ def make_network(
 def build_model(network: Network) -> HeadedEncoder:
     """The network as a module that runs, in evaluation mode. ValueError if its tensors are not complete.
 
-    It shares their memory, except for query, key and value, which are fused, and a table that has to be padded.
+    It shares their memory, except for query, key and value, which are fused: the table is not padded.
     """
-    config = check_network(network)
+    config = dataclasses.replace(check_network(network), vocab_multiple=1)
     model = _empty_model(network, config)
     model.encoder.load_state_dict(encoder_from_hf(network.tensors, config, network.source), assign=True)
     model.head.load_state_dict(head_from_hf(network.tensors, network.architecture, config), assign=True)
     if model.output is not None:
-        model.output = nn.Parameter(pad_vocabulary(network.tensors[OUTPUT], config))
+        model.output = nn.Parameter(network.tensors[OUTPUT])
     return model.eval()
 
 

@@ -193,7 +193,7 @@ def _find_variables(graph: ObjectGraph, root: int, source: str) -> dict[str, int
     """Hugging Face's name -> node, for every variable of the model at `root`; ValueError for any that has no name."""
 
     def find(name: str) -> int | None:
-        nodes = (graph.find(root, path) for path in _attributes(name))
+        nodes = (graph.find(root, path) for path in attribute_paths(name))
         return next((node for node in nodes if graph.key(node) is not None), None)
 
     heads = {architecture: [f"{module}.bias" for module in modules] for architecture, modules in MODULES.items()}
@@ -217,7 +217,7 @@ def _find_variables(graph: ObjectGraph, root: int, source: str) -> dict[str, int
     return nodes
 
 
-def _attributes(name: str) -> Iterator[str]:
+def attribute_paths(name: str) -> Iterator[str]:
     """The paths of attributes that may lead to the variable of a tensor, the usual one first."""
     module, _, kind = name.rpartition(".")
     leaf = module.rpartition(".")[2]
