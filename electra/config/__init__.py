@@ -1,0 +1,35 @@
+"""Every stage's settings as frozen dataclasses; toml.py writes them to files and reads them back.
+
+    corpus.py   pretraining.py   finetuning.py   conversion.py       one file a stage
+
+One dataclass a concern, merged into one a stage. The docstring under a field is its `--help` text.
+Values are checked where a config is made (`__post_init__`), each failure one sentence that names the
+field. Sizes that follow from data (vocabulary, special ids) are not here: they come from the store.
+"""
+
+from electra.config.conversion import ConvertConfig
+from electra.config.corpus import BuildConfig, VocabConfig
+from electra.config.finetuning import FinetuneConfig, PredictConfig, TaskConfig
+from electra.config.pretraining import (
+    LoopConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RowsConfig,
+)
+
+__all__ = [
+    "BuildConfig",
+    "ConvertConfig",
+    "FinetuneConfig",
+    "LoopConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PredictConfig",
+    "PretrainConfig",
+    "RowsConfig",
+    "TaskConfig",
+    "VocabConfig",
+]

@@ -1,0 +1,87 @@
+"""Settings of `electra vocab` and `electra build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from electra.config.checks import require
+
+
+@dataclass(frozen=True)
+class VocabConfig:
+    """Train a WordPiece vocabulary on text files."""
+
+    corpus: Positional[tuple[str, ...]]
+    """Files, folders or globs: .txt, .jsonl, .parquet, also .gz, .zst, .xz."""
+    out: Path
+    """Folder to write: tokenizer.json, vocab.txt, tokenizer_config.json."""
+    size: int = 30522
+    """Number of entries, specials and [unused] slots included."""
+    lowercase: bool = True
+    """Lower-case the text (an uncased vocabulary)."""
+    strip_accents: bool | None = None
+    """Remove accents; by default they go when the text is lower-cased, as in BERT."""
+    split_chinese: bool = True
+    """Treat each Chinese character as a word."""
+    limit_alphabet: int = 1000
+    """Keep at most this many different characters (1000 for Latin scripts, 6000 for Korean)."""
+    min_frequency: int = 2
+    """A piece must occur this often."""
+    unused: int = 0
+    """Number of [unusedN] slots kept free for words added later."""
+    sample_mb: float = 512.0
+    """Train on a random sample of documents of about this many megabytes; bounds memory."""
+    text_field: str = "text"
+    """The column that holds the text in .jsonl and .parquet files."""
+    on_error: Literal["fail", "replace", "skip"] = "fail"
+    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out."""
+    seed: int = 0
+    """Chooses the sample."""
+    overwrite: bool = False
+    """Replace --out if it exists."""
+
+    def __post_init__(self) -> None:
+        require(len(self.corpus) > 0, "vocab: name at least one corpus file or folder")
+        require(self.size >= 5 + self.unused + 1, f"--size {self.size} leaves no room beside specials and --unused")
+        require(self.limit_alphabet > 0, "--limit-alphabet must be positive")
+        require(self.min_frequency > 0, "--min-frequency must be positive")
+        require(self.unused >= 0, "--unused must not be negative")
+        require(self.sample_mb > 0, "--sample-mb must be positive")
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Turn text files, or TFRecords of pre-training rows, into a token store: documents -> lines -> tokens."""
+
+    corpus: Positional[tuple[str, ...]]
+    """Files, folders or globs: .txt (blank line = document boundary), .jsonl, .parquet; also .gz, .zst, .xz;
+    or .tfrecord, each row a document."""
+    vocab: Path
+    """A vocabulary folder, a tokenizer.json or a vocab.txt."""
+    out: Path
+    """Folder to write the store to."""
+    lowercase: bool | None = None
+    """Only for a bare vocab.txt, which does not say: whether to lower-case (default: yes)."""
+    strip_accents: bool | None = None
+    """Only for a bare vocab.txt: whether to remove accents (default: as --lowercase)."""
+    held_out: float = 0.005
+    """Share of the tokens, in whole documents, kept apart for evaluation."""
+    processes: int = 0
+    """Worker processes; 0 means one for each core."""
+    text_field: str = "text"
+    """The column that holds the text in .jsonl and .parquet files."""
+    on_error: Literal["fail", "replace", "skip"] = "fail"
+    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out."""
+    seed: int = 0
+    """Chooses the held-out documents."""
+    overwrite: bool = False
+    """Replace --out if it exists."""
+
+    def __post_init__(self) -> None:
+        require(len(self.corpus) > 0, "build: name at least one corpus file or folder")
+        require(0 <= self.held_out < 0.5, "--held-out must be at least 0 and below 0.5")
+        require(self.processes >= 0, "--processes must not be negative")
