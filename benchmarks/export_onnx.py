@@ -23,11 +23,11 @@ import torch
 from machine import describe
 
 from electra.config import TaskConfig
+from electra.devices import cpu_has_bf16
 from electra.files import write_json
 from electra.interop.hf import build_model, load_pretrained
 from electra.interop.onnx import INPUTS, INT8, MODEL, open_session, write_onnx
 from electra.metrics import classification_metrics, regression_metrics
-from electra.runtime import cpu_has_bf16
 from electra.tasks.catalogue import find_task
 from electra.tasks.examples import load_task_data
 from electra.tasks.features import Features, SentenceBatch, collate, encode_texts, sorted_batches

@@ -2,8 +2,9 @@
 
 The tensors (model and optimizers, by parameter name) go through torch.distributed.checkpoint, which writes one file
 a process and reads under any number of processes. `checkpoint.json` is the receipt: step, metrics not yet
-logged, and the sha256 of each file. The folder is written under a temporary name and renamed last, so a run killed
-while saving finds the checkpoint before.
+logged, fp16's loss scale, and the sha256 of each file. The folder is written under a temporary name and renamed last,
+so a run killed while saving finds the checkpoint before. Training goes on while a checkpoint is written: from a copy on
+the host, by a thread, which meets those of the other processes in a group of its own.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import threading
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from electra.files import read_json, sha256, write_json
 from electra.optim import named_state
+from electra.processes import TIMEOUT
 from electra.runtime import Runtime
+from electra.scaling import LossScaler
 
 FORMAT_VERSION = 1
 
@@ -34,6 +39,7 @@ class TrainState:
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     window: dict[str, float] = field(default_factory=dict)  # metric sums since the last log line
+    scaler: LossScaler | None = None  # in fp16
 
     def tensors(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimizer": named_state(self.model, self.optimizers)}
@@ -44,6 +50,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, runtime: Runtime, keep: int = 3) -> None:
         self.folder, self.runtime, self.keep = folder, runtime, keep
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._step = 0  # of what the thread writes or wrote last
+        self._group = dist.new_group(backend="gloo", timeout=TIMEOUT) if runtime.world_size > 1 else None
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -53,44 +63,82 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step}"
 
-    def save(self, state: TrainState) -> None:
+    @property
+    def failed(self) -> bool:
+        """Whether the checkpoint that is being written will not come about; `wait` raises the reason."""
+        return self._error is not None
+
+    def save(self, state: TrainState, *, wait: bool = True) -> None:
         """Write a checkpoint of `state.step`, then remove the oldest beyond `keep`.
 
-        Raises ValueError in a sentence when the disk is full; the checkpoints that exist stay as they are.
+        The tensors are copied to the host, and the copy is written by a thread: without `wait` the call returns then.
+        One checkpoint is written at a time. Raises what `wait` does.
         """
+        self.wait()
         target = self.path(state.step)
         if target.exists():
             return
-        temporary = self.folder / f".step-{state.step}.tmp"
+        self._step = state.step
         try:
             if self.runtime.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir(parents=True)
-            self.runtime.barrier()
-            _dcp("save", state.tensors(), temporary, self.runtime.world_size)
-            if self.runtime.is_main:
-                files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-                receipt = {
-                    "format_version": FORMAT_VERSION,
-                    "step": state.step,
-                    "window": state.window,
-                    "sha256": files,
-                }
-                write_json(temporary / "checkpoint.json", receipt)
-                temporary.rename(target)
-        except Exception as error:
-            if self.runtime.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
-            if _is_full_disk(error):
-                raise ValueError(
-                    f"the disk is full: the checkpoint of step {state.step} could not be saved in {self.folder}; "
-                    "free some space and run the same command to resume from the one before"
-                ) from None
-            raise
+                shutil.rmtree(self._temporary, ignore_errors=True)
+                self._temporary.mkdir(parents=True)
+        except OSError as error:
+            raise self._sentence(error) from None
         self.runtime.barrier()
-        if self.runtime.is_main and self.keep:
-            for step in self.steps()[: -self.keep]:
-                shutil.rmtree(self.path(step))
+        receipt = {"format_version": FORMAT_VERSION, "step": state.step, "window": state.window}
+        if state.scaler is not None:
+            receipt["loss_scale"] = asdict(state.scaler)
+        # Not a daemon: a process that ends for another reason completes the file first.
+        self._thread = threading.Thread(
+            target=self._write, args=(_on_host(state.tensors()), receipt), name="checkpoint"
+        )
+        self._thread.start()
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is being written.
+
+        Raises ValueError in a sentence when the disk is full; the checkpoints that exist stay as they are.
+        """
+        if self._thread is None:
+            return
+        self._thread.join()
+        error, self._thread, self._error = self._error, None, None
+        if not self.runtime.sum_over_ranks({"failed": float(error is not None)})["failed"]:
+            return
+        if self.runtime.is_main:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        if error is None:
+            raise SystemExit(2)  # the process that failed says why
+        raise self._sentence(error) from None
+
+    def _write(self, tensors: dict[str, Any], receipt: dict[str, Any]) -> None:
+        """What the thread does."""
+        try:
+            _dcp("save", tensors, self._temporary, self.runtime.world_size, self._group)
+            if self.runtime.is_main:
+                receipt["sha256"] = {path.name: sha256(path) for path in sorted(self._temporary.iterdir())}
+                write_json(self._temporary / "checkpoint.json", receipt)
+                self._temporary.rename(self.path(self._step))
+                if self.keep:
+                    for step in self.steps()[: -self.keep]:
+                        shutil.rmtree(self.path(step))
+        except Exception as error:
+            self._error = error
+
+    @property
+    def _temporary(self) -> Path:
+        return self.folder / f".step-{self._step}.tmp"
+
+    def _sentence(self, error: Exception) -> Exception:
+        if not _is_full_disk(error):
+            return error
+        return ValueError(
+            f"the disk is full: the checkpoint of step {self._step} could not be saved in {self.folder}; "
+            "free some space and run the same command to resume from the one before"
+        )
 
     def load_latest(self, state: TrainState) -> bool:
         """Fill `state` from the newest checkpoint; False if there is none. ValueError if it is damaged."""
@@ -103,12 +151,14 @@ class Checkpoints:
         receipt = verify(folder, remedy)
         tensors = state.tensors()
         try:
-            _dcp("load", tensors, folder, self.runtime.world_size)
+            _dcp("load", tensors, folder, self.runtime.world_size, self._group)
         except Exception as error:  # a missing name or another shape
             raise ValueError(f"{folder} does not fit this model ({_first_line(error)}); {remedy}") from None
         state.model.load_state_dict(tensors["model"])
         state.step = receipt["step"]
         state.window = dict(receipt["window"])
+        if "loss_scale" in receipt:
+            state.scaler = LossScaler(**receipt["loss_scale"])
         return True
 
 
@@ -140,7 +190,22 @@ def load_model(run: Path, model: nn.Module) -> int:
     return steps[-1]
 
 
-def _dcp(action: Literal["save", "load"], tensors: dict[str, Any], folder: Path, world_size: int = 1) -> None:
+def _on_host(tensors: dict[str, Any]) -> dict[str, Any]:
+    """A copy in the memory of the host, sharded as the tensors are."""
+    from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+    copy = DefaultStager(StagingOptions(*[False] * 4)).stage(tensors)
+    assert isinstance(copy, dict)
+    return copy
+
+
+def _dcp(
+    action: Literal["save", "load"],
+    tensors: dict[str, Any],
+    folder: Path,
+    world_size: int = 1,
+    group: dist.ProcessGroup | None = None,
+) -> None:
     """Write `tensors` to `folder` or fill them from it, with all processes, or with this one alone if it is the only.
 
     Its failures come out as Exceptions: torch's CheckpointException is a BaseException.
@@ -148,12 +213,13 @@ def _dcp(action: Literal["save", "load"], tensors: dict[str, Any], folder: Path,
     import torch.distributed.checkpoint as dcp  # here, as it costs every verb 50 MB and a second to import
     from torch.distributed.checkpoint.api import CheckpointException
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is one process
-        try:
-            (dcp.save if action == "save" else dcp.load)(tensors, checkpoint_id=folder, no_dist=world_size == 1)
-        except CheckpointException as error:
-            raise RuntimeError(_first_line(error)) from error
+    # One process is one process. No catch_warnings, which is not for threads.
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
+    call = dcp.save if action == "save" else dcp.load
+    try:
+        call(tensors, checkpoint_id=folder, process_group=group, no_dist=world_size == 1)
+    except CheckpointException as error:
+        raise RuntimeError(_first_line(error)) from error
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

@@ -97,9 +97,8 @@ def pretrain(arguments: Arguments) -> int:
     from electra.toml import read_toml
 
     rest = list(arguments)
-    dry_run = "--dry-run" in rest
-    if dry_run:
-        rest.remove("--dry-run")
+    dry_run, profile = (flag in rest for flag in ("--dry-run", "--profile"))
+    rest = [argument for argument in rest if argument not in ("--dry-run", "--profile")]
     base = PretrainConfig()
     hparams = _google_hparams(rest, "pretrain")
     if rest and not rest[0].startswith("-"):
@@ -120,9 +119,10 @@ def pretrain(arguments: Arguments) -> int:
         "electra pretrain electra-small --data store --out run\n"
         f"Presets: {', '.join(PRESETS)}. --config FILE reads a config.toml, flags override it; "
         "--google-hparams FILE reads hparams of google-research/electra (a JSON file or text) in place of a preset; "
-        "--dry-run says what would happen; several processes: torchrun --nproc-per-node 2 -m electra pretrain ..."
+        "--dry-run says what would happen; --profile writes a trace of steps 10 to 15 into RUN/profile; "
+        "several processes: torchrun --nproc-per-node 2 -m electra pretrain ..."
     )
-    verb = "pretrain [PRESET | --google-hparams FILE] [--config FILE] [--dry-run]"
+    verb = "pretrain [PRESET | --google-hparams FILE] [--config FILE] [--dry-run] [--profile]"
     config = _parse(PretrainConfig, verb, example, rest, base)
     if config.data == Path():
         raise ValueError("pretrain needs --data, a token store made by electra build")
@@ -136,7 +136,7 @@ def pretrain(arguments: Arguments) -> int:
 
     from electra.pretrain import pretrain as run
 
-    outcome = run(config, dry_run=dry_run)
+    outcome = run(config, dry_run=dry_run, profile=profile)
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 
@@ -150,6 +150,10 @@ class EvaluateArguments:
     """A token store; by default the one the run was trained on."""
     rows: int = 0
     """Held-out rows to read; 0 means as many as the run's own evaluations."""
+    samples: int = 0
+    """Rows to show as original text, corrupted text and what the discriminator says of it."""
+    json: Path | None = None
+    """File for the metrics and the tables."""
     device: str = "auto"
     """cuda, cpu, or auto."""
 
@@ -158,9 +162,15 @@ def evaluate(arguments: Arguments) -> int:
     """Held-out metrics of a pre-training run."""
     given = _parse(EvaluateArguments, "evaluate", "electra evaluate run --data store", arguments)
 
-    from electra.evaluate import evaluate_run
+    from electra.breakdown import report_run
+    from electra.files import write_json
 
-    _print_summary(evaluate_run(given.run, given.data, given.rows, given.device))
+    report = report_run(given.run, given.data, given.rows, given.device, given.samples)
+    _print_summary(report.metrics)
+    for lines in [*(table.lines() for table in report.tables), *report.samples]:
+        print("", *lines, sep="\n")
+    if given.json is not None:
+        write_json(given.json, {"metrics": report.metrics} | {table.title: table.rows for table in report.tables})
     return 0
 
 

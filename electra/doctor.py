@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from electra import __version__
+from electra.announcement import flops_per_token
 from electra.config import PretrainConfig
+from electra.devices import choose_device, choose_precision
 from electra.presets import electra_small
-from electra.pretrain import flops_per_token
 from electra.rtd import ReplacedTokenDetection, RTDBatch
-from electra.runtime import Runtime, choose_device, choose_precision, matmul_flops
+from electra.runtime import Runtime, matmul_flops
 
 PACKAGES = ("torch", "tokenizers", "numpy", "safetensors", "transformers", "pyarrow", "zstandard")
 

@@ -4,7 +4,11 @@
 
 `Embeddings` and `Body` are apart because generator and discriminator share the first and own the second
 (Clark et al. 2020, section 3.2; google-research/electra model/modeling.py). `Encoder` is the two together,
-which is what fine-tuning and export use. Letters: B rows, L tokens, E embedding size, H hidden size, V vocabulary.
+which is what fine-tuning and export use. Letters: B rows, L tokens, E embedding size, H hidden size, D size of a head,
+V vocabulary.
+
+Who attends to whom is a boolean mask, nothing where all do (rows that are one full piece), or the bounds of the pieces,
+for the kernel of varlen.py; all give the same numbers.
 
 Matrix products follow autocast; LayerNorm and the residual stream are fp32 whatever the precision, since the
 epsilon of 1e-12 does not exist in half precision.
@@ -17,6 +21,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from electra.varlen import Pieces, varlen_attention
 
 LAYER_NORM_EPSILON = 1e-12
 INITIALIZER_RANGE = 0.02
@@ -82,7 +88,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dr
     """softmax(query key^T / sqrt(D) + bias) value: (B, heads, L, D) -> (B, heads, L, D); bias (B, 1, 1 or L, L).
 
     On a CPU the formula is written out: in bf16 it is 3.5 times as fast, forward and backward, as the fused kernel of
-    torch 2.13 at 32 x 128 tokens (1.9 times with dropout), and in fp32 about equal (benchmarks/attention.py).
+    torch 2.13 at 32 x 128 tokens (1.9 times with dropout), and in fp32 about equal (benchmarks/attention.py). On a GPU
+    torch chooses among its fused kernels; without a bias that is the fastest of them, FlashAttention.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=dropout)
@@ -107,12 +114,18 @@ class Layer(nn.Module):
         self.output_norm = LayerNorm(hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attention_bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, attention_bias: Tensor | Pieces | None) -> Tensor:
         B, L, H = x.shape
         qkv = self.qkv(x).view(B, L, 3, self.num_heads, H // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, H / heads)
-        attended = attention(query, key, value, attention_bias, self.attention_dropout if self.training else 0.0)
-        attended = self.out(attended.transpose(1, 2).reshape(B, L, H))
+        dropout = self.attention_dropout if self.training else 0.0
+        if isinstance(attention_bias, Pieces):
+            assert not dropout, "the kernel has no dropout"
+            query, key, value = qkv.flatten(0, 1).unbind(1)  # each (B * L, heads, D)
+            attended = varlen_attention(query, key, value, attention_bias)
+        else:
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, D)
+            attended = attention(query, key, value, attention_bias, dropout).transpose(1, 2)
+        attended = self.out(attended.reshape(B, L, H))
         x = self.attention_norm(x + self.dropout(attended))
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 
@@ -127,11 +140,14 @@ class Body(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
 
     def forward(
-        self, embedded: Tensor, attention_mask: Tensor | None = None, every_layer: list[Tensor] | None = None
+        self, embedded: Tensor, attention_mask: Tensor | Pieces | None = None, every_layer: list[Tensor] | None = None
     ) -> Tensor:
-        """(B, L, E) -> (B, L, H). `every_layer` collects the input and the output of each layer, for comparisons."""
+        """(B, L, E) -> (B, L, H); the mask as in `Encoder`.
+
+        `every_layer` collects the input and the output of each layer, for comparisons.
+        """
         x = embedded if self.project is None else self.project(embedded).float()
-        bias = None if attention_mask is None else additive(attention_mask, x)
+        bias = additive(attention_mask, x) if isinstance(attention_mask, Tensor) else attention_mask
         if every_layer is not None:
             every_layer.append(x)
         for layer in self.layers:
@@ -155,9 +171,13 @@ class Encoder(nn.Module):
         input_ids: Tensor,
         segment_ids: Tensor,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Pieces | None = None,
     ) -> Tensor:
-        """Ids (B, L) and a boolean mask that broadcasts to (B, heads, L, L), True = may attend -> (B, L, H)."""
+        """Ids (B, L) and who attends to whom -> (B, L, H).
+
+        That is a boolean mask that broadcasts to (B, heads, L, L), True = may attend; None, all to all of their row; or
+        the pieces of packed rows, each to itself.
+        """
         return self.body(self.embeddings(input_ids, segment_ids, position_ids), attention_mask)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +19,24 @@ from torch import Tensor
 from electra.batches import Rows
 from electra.checkpoint import load_model
 from electra.config import PretrainConfig
+from electra.devices import DEVICES, choose_device, choose_precision
 from electra.files import read_json
 from electra.masking import Masks, continuations, global_rng, mask_rows
 from electra.metrics import rtd_metrics
-from electra.mlm import MaskedLM
+from electra.mlm import MaskedLM, MaskedLMOutput
 from electra.objectives import PretrainingModel, make_model
 from electra.packing import RowBatch
-from electra.rtd import RTDBatch
-from electra.runtime import Runtime, choose_device, choose_precision
+from electra.phases import phase_at, plan
+from electra.rtd import RTDBatch, RTDOutput
+from electra.runtime import Runtime
 from electra.store import Store
 from electra.tokenizer import SpecialIds
 from electra.toml import read_toml
 
 EVALUATION_STREAM = 1  # of random numbers; training draws from stream 0
+
+Observer = Callable[[RTDBatch, RTDOutput | MaskedLMOutput], None]
+"""Is shown a micro-batch and what the model said of it."""
 
 
 def rtd_batch(rows: RowBatch, masks: Masks) -> RTDBatch:
@@ -48,6 +55,7 @@ def rtd_batch(rows: RowBatch, masks: Masks) -> RTDBatch:
         weights=tensor(masks.weights, torch.float32),
         token_ids=tensor(masks.token_ids, torch.int64),
         uniforms=tensor(masks.uniforms, torch.float32),
+        candidates=tensor(masks.candidates, torch.bool),
     )
 
 
@@ -81,29 +89,36 @@ class Evaluator:
         self.batch = rtd_batch(rows, masks)
 
     @torch.no_grad()
-    def __call__(self, model: PretrainingModel) -> dict[str, float]:
+    def __call__(self, model: PretrainingModel, observe: Observer | None = None) -> dict[str, float]:
         """Loss and accuracy of the masked LM, and of a discriminator loss, accuracy, precision, recall, F1 and AUC.
 
         Each rank takes a share of the rows; the numbers are those of all rows together, on every rank. The masked LM is
         called "generator", or "masked_lm" where it is all there is; of a uniform generator there are no numbers.
+        `observe` is shown each micro-batch of this rank and what the model said of it (breakdown.py).
         """
         model.eval()
         runtime = self.runtime
         sums: dict[str, float] = defaultdict(float)
         logits, labels = [], []
         begin, end = (self.num_rows * rank // runtime.world_size for rank in (runtime.rank, runtime.rank + 1))
-        for first in range(begin, end, 32):
-            batch = self.batch.part(slice(first, min(first + 32, end))).to(runtime.device)
+        longest = -(-self.num_rows // runtime.world_size)  # of all ranks: those with sharded weights go together
+        for first in range(begin, begin + longest, 32):
+            batch = self.batch.part(slice(first, max(first, min(first + 32, end)))).to(runtime.device)
             with runtime.autocast():
                 if isinstance(model, MaskedLM):
                     alone = model.run(batch)
                     _add_slots(sums, batch, alone.logits, alone.token_losses)
+                    if observe is not None:
+                        observe(batch, alone)
                     continue
                 out = model.run(batch)
+            if observe is not None:
+                observe(batch, out)
             if out.generator_logits is not None and out.token_losses is not None:
                 _add_slots(sums, batch, out.generator_logits, out.token_losses)
+                sums["sampled_correct"] += float(((out.sampled_ids == batch.token_ids) * batch.weights).sum())
             valid = batch.piece_ids > 0
-            sums["discriminator_loss"] += float(out.row_token_losses.double().sum())
+            sums["discriminator_loss"] += float(out.row_token_losses.cpu().double().sum())
             sums["tokens"] += float(valid.sum())
             logits.append(out.logits[valid].cpu().numpy())
             labels.append(out.labels[valid].cpu().numpy())
@@ -117,6 +132,8 @@ class Evaluator:
             predictions = max(1.0, sums["predictions"])
             losses[f"{name}_loss"] = sums["slot_loss"] / predictions
             rest[f"{name}_accuracy"] = sums["correct"] / predictions
+            if "sampled_correct" in sums:
+                rest["generator_sampled_accuracy"] = sums["sampled_correct"] / predictions
             total += objective.generator_weight * losses[f"{name}_loss"]
         if not isinstance(model, MaskedLM):
             losses["discriminator_loss"] = sums["discriminator_loss"] / max(1.0, sums["tokens"])
@@ -125,6 +142,15 @@ class Evaluator:
             detection = rtd_metrics(all_logits, all_labels)
             rest |= {f"discriminator_{name}": value for name, value in detection.items()}
         return {"loss": total} | losses | rest
+
+    @torch.no_grad()
+    def row(self, model: PretrainingModel, number: int) -> tuple[RTDBatch, RTDOutput | MaskedLMOutput]:
+        """One of the held-out rows, counted round and round, and what the model says of it; the same on every rank."""
+        model.eval()
+        first = number % self.num_rows
+        batch = self.batch.part(slice(first, first + 1)).to(self.runtime.device)
+        with self.runtime.autocast():
+            return batch, model.run(batch)
 
 
 def _add_slots(sums: dict[str, float], batch: RTDBatch, logits: Tensor, token_losses: Tensor) -> None:
@@ -135,8 +161,23 @@ def _add_slots(sums: dict[str, float], batch: RTDBatch, logits: Tensor, token_lo
     sums["predictions"] += float(used.sum())
 
 
-def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> dict[str, float]:
-    """Evaluate the newest checkpoint of a run on the held-out rows of its store, or of another one.
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run's newest model and what evaluates it."""
+
+    store: Store
+    model: PretrainingModel
+    step: int
+    evaluator: Evaluator
+
+    def evaluate(self, observe: Observer | None = None) -> dict[str, float]:
+        """The step, the number of rows, and the metrics of `Evaluator`."""
+        numbers = {"step": self.step, "held_out_rows": self.evaluator.num_rows}
+        return numbers | self.evaluator(self.model, observe)
+
+
+def open_run(run: Path, data: Path | None, num_rows: int, device: str) -> OpenedRun:
+    """The newest checkpoint of a run and the held-out rows of its store, or of another one.
 
     Raises ValueError if that store has another vocabulary or holds nothing out.
     """
@@ -147,15 +188,22 @@ def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> di
         raise ValueError(
             f"{store.folder} was built with another vocabulary than the model in {run}: rebuild it with that"
         )
+    chosen = choose_device(device)
+    asked = config.loop.precision if config.loop.precision in DEVICES[chosen.type].precisions else "auto"
+    precision, why = choose_precision(asked, chosen)
+    runtime = Runtime(chosen, precision, why)
+    model = make_model(config.model, config.objective, store.vocab_size)
+    step = load_model(run, model)
+    config = phase_at(plan(config), step).config  # rows as long as those that the model saw last
     loop = dataclasses.replace(config.loop, eval_rows=num_rows or config.loop.eval_rows)
     config = dataclasses.replace(config, loop=loop)
     held_out = Rows(store, config.rows, seed=config.loop.seed, held_out=True)
     held_out.require_rows(1)
-    chosen = choose_device(device)
-    precision, why = choose_precision(config.loop.precision, chosen)
-    runtime = Runtime(chosen, precision, why)
-    model = make_model(config.model, config.objective, store.vocab_size)
-    step = load_model(run, model)
     words = continuations(store.vocabulary()) if config.objective.whole_word else None
     evaluator = Evaluator(held_out, config, store.special, runtime, words)
-    return {"step": step, "held_out_rows": evaluator.num_rows} | evaluator(model.to(chosen))
+    return OpenedRun(store, model.to(chosen), step, evaluator)
+
+
+def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> dict[str, float]:
+    """Metrics of the newest checkpoint of a run on held-out rows. ValueError as `open_run`."""
+    return open_run(run, data, num_rows, device).evaluate()

@@ -2,6 +2,8 @@
 
     electra                     discriminator (ElectraForPreTraining) and generator (ElectraForMaskedLM)
     with a uniform generator    discriminator alone
+    with a two-tower generator  discriminator alone: transformers has no class for the towers
+    Electric                    discriminator alone; its logits are energies
     masked LM alone             masked_lm (ElectraForMaskedLM)
 
 What the networks share is written in each folder.
@@ -16,6 +18,7 @@ from typing import Any, Literal
 from electra import __version__
 from electra.checkpoint import load_model
 from electra.config import PretrainConfig
+from electra.electric import TwoTowerDetection
 from electra.encoder import EncoderConfig
 from electra.files import atomic_folder, read_json
 from electra.interop.heads import head_to_hf
@@ -25,6 +28,7 @@ from electra.interop.tf_h5 import write_h5_folder
 from electra.log import read_metrics
 from electra.mlm import MaskedLM
 from electra.objectives import PretrainingModel, make_model
+from electra.phases import plan
 from electra.rtd import MaskedLMHead, ReplacedTokenDetection
 from electra.store import Store
 from electra.tokenizer import Vocabulary
@@ -35,6 +39,25 @@ ARCHITECTURES = {
     "generator": "ElectraForMaskedLM",
     "masked_lm": "ElectraForMaskedLM",
 }
+
+
+ENERGIES = """
+## Scores
+
+This is Electric (Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models"). The logits are energies:
+minus an energy is the log of the unnormalised probability of a token given all others. Summed over a text this is its
+pseudo-log-likelihood, which ranks texts of about the same length in one pass:
+
+```python
+import torch
+
+model = ElectraForPreTraining.from_pretrained("discriminator").eval()
+inputs = tokenizer("a text", return_tensors="pt", return_special_tokens_mask=True)
+is_text = inputs.pop("special_tokens_mask") == 0
+with torch.no_grad():
+    score = -model(**inputs).logits[is_text].sum()
+```
+"""
 
 
 @dataclass(frozen=True)
@@ -83,27 +106,25 @@ def networks_of(model: PretrainingModel, source: str, **extra_config: Any) -> di
     if isinstance(model, MaskedLM):
         parts["masked_lm"] = (model.config, model.encoder().state_dict(), _head(model.head, model.config))
     else:
-        head = discriminator_head(model)
-        parts["discriminator"] = (model.config, _encoder_state(model, "discriminator"), head)
-        if model.generator_head is not None:
+        parts["discriminator"] = (model.config, model.encoder().state_dict(), discriminator_head(model))
+        if isinstance(model, ReplacedTokenDetection) and model.generator_head is not None:
             shape = model.generator_config
-            parts["generator"] = (shape, _encoder_state(model, "generator"), generator_head(model))
+            parts["generator"] = (shape, _generator_encoder(model), generator_head(model))
     return {
         name: make_network(shape, encoder, head, ARCHITECTURES[name], source, **extra_config)
         for name, (shape, encoder, head) in parts.items()
     }
 
 
-def _encoder_state(model: ReplacedTokenDetection, network: str) -> Tensors:
-    own = (model.embeddings, model.discriminator) if network == "discriminator" else model.generator_modules()
+def _generator_encoder(model: ReplacedTokenDetection) -> Tensors:
     return {
         f"{part}.{name}": value
-        for part, module in zip(("embeddings", "body"), own, strict=True)
+        for part, module in zip(("embeddings", "body"), model.generator_modules(), strict=True)
         for name, value in module.state_dict().items()
     }
 
 
-def discriminator_head(model: ReplacedTokenDetection) -> Tensors:
+def discriminator_head(model: ReplacedTokenDetection | TwoTowerDetection) -> Tensors:
     return head_to_hf(model.discriminator_head.state_dict(), "ElectraForPreTraining", model.config)
 
 
@@ -117,11 +138,26 @@ def _head(head: MaskedLMHead, config: EncoderConfig) -> Tensors:
     return head_to_hf(head.state_dict(), "ElectraForMaskedLM", config)
 
 
+def _steps_in_words(config: PretrainConfig, step: int) -> str:
+    """'1,000 steps of 128 rows of 128 tokens', one for each phase that was begun."""
+    parts = [
+        f"{min(step, phase.end) - phase.begin:,} steps of {phase.config.loop.batch_size:,} rows of "
+        f"{phase.config.rows.seq_len} tokens"
+        for phase in plan(config)
+        if phase.begin < step or phase.index == 0
+    ]
+    return " and ".join(parts)
+
+
 def model_card(config: PretrainConfig, run: Path, step: int, network: str, receipt: dict[str, Any]) -> str:
     """README.md of a model folder: the data, the steps, the held-out metrics, the recipe, how to load it."""
     head = ARCHITECTURES[network]
     task = "feature-extraction" if network == "discriminator" else "fill-mask"
-    objective = "masked language modelling" if network == "masked_lm" else "replaced-token detection"
+    objective = {
+        "electra": "replaced-token detection",
+        "electric": "energy-based cloze modelling",
+        "masked-lm": "masked language modelling",
+    }[config.objective.objective]
     evaluations = [row for row in read_metrics(run, "eval") if row["step"] <= step]
     metrics = ""
     if evaluations:
@@ -146,8 +182,8 @@ tags: [electra, {objective.replace(" ", "-")}]
 
 # ELECTRA {network.replace("masked_lm", "masked LM")}
 
-Pre-trained by {objective} (Clark et al. 2020) for {step:,} steps of {config.loop.batch_size} rows of
-{config.rows.seq_len} tokens with electra-toolkit {__version__}.
+Pre-trained by {objective} (Clark et al. 2020) for {_steps_in_words(config, step)},
+with electra-toolkit {__version__}.
 
 Data: {receipt["tokens"]:,} tokens in {receipt["documents"]:,} documents from {sources}.
 
@@ -157,7 +193,7 @@ from transformers import AutoModel, AutoTokenizer, {head}
 tokenizer = AutoTokenizer.from_pretrained("{network}")
 model = {loader}.from_pretrained("{network}")
 ```
-{metrics}
+{ENERGIES if config.objective.objective == "electric" else ""}{metrics}
 ## Recipe
 
 `electra pretrain --config config.toml` with

@@ -287,7 +287,7 @@ def _train_model(
         return dev
 
     print(f"\nseed {seed}", flush=True)
-    log = RunLog(folder, total_steps=plan.steps)
+    log = RunLog(folder, phases=[(plan.steps, 1.0)])
     try:
         return train(
             state,

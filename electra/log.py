@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,10 +18,20 @@ from electra.files import atomic_file
 
 
 class RunLog:
-    """Metrics of one run folder. `start_step` drops what an interrupted run had written beyond its checkpoint."""
+    """Metrics of one run folder. `start_step` drops what an interrupted run had written beyond its checkpoint.
 
-    def __init__(self, folder: Path | None, *, start_step: int = 0, total_steps: int = 0, quiet: bool = False) -> None:
-        self.total_steps, self.quiet = total_steps, quiet
+    `phases` are (last step, cost of a step in any unit) of each part of the run: the time left is estimated from them.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        start_step: int = 0,
+        phases: Sequence[tuple[int, float]] = ((0, 1.0),),
+        quiet: bool = False,
+    ) -> None:
+        self.phases, self.quiet = list(phases), quiet
         self._line_is_open = False
         self._file: IO[str] | None = None
         self._tensorboard: Any = None
@@ -61,14 +72,31 @@ class RunLog:
     def _progress(self, step: int, values: dict[str, float]) -> None:
         if self.quiet:
             return
-        done, elapsed = step - self._first_step, time.monotonic() - self._begin
-        eta = duration(elapsed / done * (self.total_steps - step)) if done else "?"
-        text = f"step {step:,}/{self.total_steps:,} {format_metrics(values)}  ETA {eta}"
+        total = self.phases[-1][0]
+        eta = f"ETA {self._time_left(step, total)}"
+        if len(self.phases) > 1:
+            index, end = next((i, end) for i, (end, _) in enumerate(self.phases) if step <= end)
+            eta = f"phase {index + 1}/{len(self.phases)} ETA {self._time_left(step, end)}, {eta}"
+        text = f"step {step:,}/{total:,} {format_metrics(values)}  {eta}"
         if sys.stdout.isatty():
             print(f"\r\x1b[K{text}", end="", flush=True)
             self._line_is_open = True
         else:
             print(text, flush=True)
+
+    def _time_left(self, step: int, end: int) -> str:
+        """The time from `step` to `end` at the speed since the start of this process."""
+        done = self._cost(step) - self._cost(self._first_step)
+        elapsed = time.monotonic() - self._begin
+        return duration(elapsed / done * (self._cost(end) - self._cost(step))) if done else "?"
+
+    def _cost(self, step: int) -> float:
+        """What the first `step` steps cost."""
+        total, begin = 0.0, 0
+        for end, cost in self.phases:
+            total += (min(step, end) - begin) * cost if step > begin else 0.0
+            begin = end
+        return total
 
     def close(self) -> None:
         if self._line_is_open:
@@ -93,8 +121,9 @@ SHORT_NAMES = {
     "discriminator_auc": "AUC",
     "tokens_per_second": "tok/s",
     "gradient_norm": "|g|",
+    "peak_memory_gib": "GiB",
 }
-HIDDEN = {"replaced_share", "seconds"}  # in the files only
+HIDDEN = {"generator_sampled_accuracy", "replaced_share", "seconds"}  # in the files only
 
 
 def format_metrics(values: dict[str, float]) -> str:
@@ -105,6 +134,8 @@ def format_metrics(values: dict[str, float]) -> str:
             continue
         if name == "tokens_per_second":
             text = f"{value:,.0f}"
+        elif name == "peak_memory_gib":
+            text = f"{value:.1f}"
         elif name == "mfu":
             text = f"{value:.0%}"
         else:

@@ -37,6 +37,7 @@ class Masks:
     token_ids: np.ndarray  # (R, K) int64: the original tokens, 0 in unused slots
     masked_input_ids: np.ndarray  # (R, L) int32: what the generator reads
     uniforms: np.ndarray  # (R, K) float32 in [0, 1): with it the generator's token is drawn, by inverting its CDF
+    candidates: np.ndarray  # (R, L) bool: where a position may be chosen
 
 
 def global_rng(seed: int, step: int, stream: int) -> np.random.Generator:
@@ -115,7 +116,7 @@ def mask_rows(
     shown_row, shown_slot = np.nonzero(used & (coins < SHOW_MASK))
     masked = ids.astype(np.int32)
     masked[shown_row, positions[shown_row, shown_slot]] = special.mask
-    return Masks(positions, used.astype(np.float32), token_ids, masked, uniforms)
+    return Masks(positions, used.astype(np.float32), token_ids, masked, uniforms, candidates)
 
 
 def _draw_with_replacement(candidates: np.ndarray, available: np.ndarray, places: np.ndarray) -> np.ndarray:

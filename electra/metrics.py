@@ -44,6 +44,17 @@ def rtd_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
+def histogram_auc(originals: np.ndarray, replaced: np.ndarray) -> float:
+    """AUC from counts (bins,) of the logits of original and of replaced tokens, bins in ascending order.
+
+    The share of pairs of one of each in which the replaced token has the higher logit; a pair within one bin counts
+    half, as ties do in scikit-learn.
+    """
+    pairs = float(originals.sum() * replaced.sum())
+    below = np.cumsum(originals) - originals / 2
+    return float((replaced * below).sum() / pairs) if pairs else 0.5
+
+
 def classification_metrics(predictions: ArrayLike, labels: ArrayLike, classes: int) -> dict[str, float]:
     """Accuracy, macro precision / recall / F1 and Matthews correlation; of two classes also those of class 1.
 

@@ -9,14 +9,16 @@ replaced-token detection has to beat (Clark et al. 2020, section 3). Letters as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from electra.config import ModelConfig, ObjectiveConfig
-from electra.encoder import Body, Embeddings, Encoder, block_mask, initialize
+from electra.encoder import Body, Embeddings, Encoder, initialize
 from electra.rtd import MaskedLMHead, RTDBatch, discriminator_config, predict_slots
+from electra.varlen import Pieces
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class MaskedLM(nn.Module):
         self.head = MaskedLMHead(self.config)
         initialize(self)
 
-    def run(self, batch: RTDBatch, attention_mask: Tensor | None = None) -> MaskedLMOutput:
+    def run(self, batch: RTDBatch, attention_mask: Tensor | Pieces | None = None) -> MaskedLMOutput:
         """The network on a micro-batch."""
         if attention_mask is None:
-            attention_mask = block_mask(batch.piece_ids)
+            attention_mask = batch.attention_mask()
         return MaskedLMOutput(*predict_slots(self.embeddings, self.body, self.head, batch, attention_mask))
 
-    def forward(self, batch: RTDBatch, totals: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: RTDBatch, totals: Mapping[str, Tensor | float]) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the step's loss, and sums for the log.
 
         `totals` are counts over the whole global batch; of them "predictions" (used slots) is read. The loss is

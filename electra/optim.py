@@ -135,7 +135,30 @@ def _advance_moments(optimizer: AdamW | LAMB, params: list[Tensor]) -> tuple[lis
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a pre-training run: [AdamW], [LAMB], or [Muon, AdamW] with Muon on the layers' matrices."""
+    """The optimizers of a pre-training run: [AdamW], [LAMB], or [Muon, AdamW] with Muon on the layers' matrices.
+
+    With `generator_lr_scale` the generator's own parameters have groups of their own; at 0 they want no gradient.
+    """
+    optimizers = _make_optimizers(model, config)
+    if config.generator_lr_scale != 1:
+        _scale_generator(model, optimizers, config.generator_lr_scale)
+    return optimizers
+
+
+def _scale_generator(model: nn.Module, optimizers: list[torch.optim.Optimizer], scale: float) -> None:
+    """Move what the generator does not share to groups with `scale` times the learning rate, or freeze it at 0."""
+    own = {parameter for name, parameter in model.named_parameters() if name.startswith("generator")}
+    for optimizer in optimizers:
+        for group in list(optimizer.param_groups):
+            scaled = [parameter for parameter in group["params"] if parameter in own]
+            group["params"] = [parameter for parameter in group["params"] if parameter not in own]
+            optimizer.param_groups.append({**group, "params": scaled, "lr_scale": group["lr_scale"] * scale})
+    if scale == 0:
+        for parameter in own:
+            parameter.requires_grad_(False)
+
+
+def _make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     if config.optimizer == "lamb":
         groups = lamb_groups(model.named_parameters(), config.weight_decay, config.skip_adaptive)
         betas = (config.beta1, config.beta2)
@@ -243,6 +266,15 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], learning_rate: fl
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_scale"]
+
+
+def restart(optimizers: list[torch.optim.Optimizer], *, moments: bool) -> None:
+    """Set the count of steps of Adam's bias correction to zero, and with `moments` the moments and momenta too."""
+    for optimizer in optimizers:
+        for values in optimizer.state.values():
+            for name, value in values.items():
+                if moments or name == "steps":
+                    value.zero_()
 
 
 def global_norm(model: nn.Module) -> Tensor:

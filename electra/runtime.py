@@ -1,5 +1,7 @@
 """The machine under a run: device, precision, process group, seeds, and the signal to stop.
 
+    running(device, precision) -> Runtime    devices.py knows the devices, processes.py the other processes
+
 One place for devices and one for randomness. Nothing here knows what is trained.
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import datetime
 import hashlib
 import os
 import signal
@@ -21,13 +22,23 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from electra.devices import (
+    AUTOCAST,
+    choose_device,
+    choose_precision,
+    process_group_backend,
+    set_matmul_precision,
+    synchronize,
+)
+from electra.processes import TIMEOUT, find_place, together
+
 
 @dataclass(frozen=True)
 class Runtime:
     """Where this process computes and which share of the work is its own."""
 
     device: torch.device
-    precision: str  # "fp32" or "bf16"
+    precision: str  # "fp32", "tf32", "bf16" or "fp16"
     why: str  # the reason for the precision, for the announcement
     rank: int = 0
     world_size: int = 1
@@ -38,15 +49,15 @@ class Runtime:
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Matrix products in the run's precision; weights, sums and norms stay fp32."""
-        if self.precision == "fp32":
+        if self.precision not in AUTOCAST:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
-        """Add up numbers over all processes (fp64); every rank gets the sums."""
+        """Add up numbers over all processes (fp64, on the host); every rank gets the sums."""
         if self.world_size == 1:
             return values
-        stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        stacked = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(stacked)
         return dict(zip(values, stacked.tolist(), strict=True))
 
@@ -59,59 +70,50 @@ class Runtime:
         return np.concatenate(parts)
 
     def barrier(self) -> None:
-        if self.world_size > 1:
-            dist.barrier()
+        """Wait for all processes."""
+        self.sum_over_ranks({"": 0.0})
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device {name!r} is unknown: use auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r} is not supported: use auto, cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for but torch finds no CUDA device here: use --device cpu")
-    return device
+@contextlib.contextmanager
+def running(device: str, precision: str) -> Iterator[Runtime]:
+    """The machine under a run, joined with the run's other processes if torchrun or srun started several.
 
-
-def choose_precision(name: str, device: torch.device) -> tuple[str, str]:
-    """The precision of matrix products and the reason for it."""
-    if name != "auto":
-        return name, "asked for"
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "this GPU has bf16 tensor cores"
-        return "fp32", "this GPU has no bf16 arithmetic"
-    if cpu_has_bf16():
-        return "bf16", "this CPU has bf16 instructions"
-    return "fp32", "this CPU has no bf16 instructions"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively (AVX512-BF16 or AMX); emulation is slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("sve_bf16"))
+    When one of them fails all end within a minute, and one says why. Raises what `start` does.
+    """
+    place = find_place(os.environ)
+    if place.world_size == 1:
+        yield start(device, precision)
+        return
+    with together(place) as store:
+        runtime = start(device, precision)
+        dist.init_process_group(
+            process_group_backend(runtime.device),
+            store=dist.PrefixStore("electra/collectives", store),
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=TIMEOUT,
+        )
+        yield runtime
+        dist.destroy_process_group()
 
 
 def start(device: str, precision: str) -> Runtime:
-    """Find the device, and join the process group if torchrun (or srun with its variables) started us."""
-    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    """Find the device and the precision. ValueError for a device or precision that is not there, or too few devices."""
+    place = find_place(os.environ)
     chosen = choose_device(device)
-    if world_size > 1:
-        if chosen.type == "cuda":
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(chosen)
-        if not dist.is_initialized():
-            backend = "nccl" if chosen.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
+    if place.world_size > 1 and chosen.type not in ("cpu", "mps") and chosen.index is None:
+        module = torch.get_device_module(chosen.type)
+        # srun may show each process a device of its own, which is then number 0 for all
+        index, count = place.local_rank, module.device_count()
+        if index >= count > 1:
+            raise ValueError(f"more processes were started on this machine than its {count} devices: start {count}")
+        chosen = torch.device(chosen.type, index % max(count, 1))
+        module.set_device(chosen)
     if chosen.type == "cpu":
         _keep_freed_memory()
     name, why = choose_precision(precision, chosen)
-    return Runtime(chosen, name, why, rank, world_size)
+    set_matmul_precision(name, chosen)
+    return Runtime(chosen, name, why, place.rank, place.world_size)
 
 
 def _keep_freed_memory() -> None:
@@ -124,12 +126,6 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
             mallopt(parameter, value)
-
-
-def finish() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -167,21 +163,20 @@ class StopSignal:
 
 def matmul_flops(device: torch.device, precision: str, size: int = 2048, seconds: float = 0.3) -> float:
     """FLOP/s of a square matrix product here and now: the peak that MFU is measured against."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    size = size if device.type == "cpu" else 4 * size
+    dtype = AUTOCAST.get(precision, torch.float32)
+    if device.type == "cpu":
+        size = size // 8 if precision == "fp16" else size  # which CPUs emulate
+    else:
+        size = 4 * size
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
     best = float("inf")
     torch.mm(left, right)
-    synchronize()
+    synchronize(device)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         begin = time.perf_counter()
         torch.mm(left, right)
-        synchronize()
+        synchronize(device)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best

@@ -30,7 +30,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         elif isinstance(value, Path):
             out[item.name] = str(value)
         elif isinstance(value, tuple):
-            out[item.name] = list(value)
+            out[item.name] = [to_dict(part) if dataclasses.is_dataclass(part) else part for part in value]
         elif value is not None:
             out[item.name] = value
     return out
@@ -61,6 +61,10 @@ def from_dict(kind: type[Config], values: dict[str, Any], base: Config | None = 
 def _coerce(value: Any, hint: Any, path: str) -> Any:
     """The TOML value as the annotated type, or a ValueError that names the key."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"{path} must be a table of keys, not {value!r}")
+        return from_dict(typing.cast(type[Any], hint), value, where=f"{path}.")
     if origin is Annotated:
         return _coerce(value, choices[0], path)
     if origin in (typing.Union, types.UnionType):
@@ -73,7 +77,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{path} must be a list, not {value!r}")
-        return tuple(_coerce(item, choices[0], path) for item in value)
+        return tuple(_coerce(item, choices[0], f"{path}[{index}]") for index, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):

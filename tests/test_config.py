@@ -32,27 +32,6 @@ def test_finetune_config_survives_toml(tmp_path):
     assert read_toml(FinetuneConfig, tmp_path / "config.toml") == config
 
 
-def test_presets_are_the_papers():
-    """Clark et al. 2020, table 6."""
-    small, base, large = (PRESETS[f"electra-{size}"]() for size in ("small", "base", "large"))
-    table = [
-        (c.model.num_layers, c.model.hidden_size, c.model.intermediate_size, c.model.num_heads, c.model.embedding_size,
-         c.objective.mask_prob, c.optimizer.learning_rate, c.rows.seq_len, c.loop.batch_size, c.loop.steps,
-         c.model.generator_width)
-        for c in (small, base, large)
-    ]  # fmt: skip
-    assert table == [
-        (12, 256, 1024, 4, 128, 0.15, 5e-4, 128, 128, 1_000_000, 0.25),
-        (12, 768, 3072, 12, 768, 0.15, 2e-4, 512, 256, 766_000, 1 / 3),
-        (24, 1024, 4096, 16, 1024, 0.25, 2e-4, 512, 2048, 400_000, 0.25),
-    ]
-    for config in (small, base, large):
-        optimizer = config.optimizer
-        assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-6)
-        assert (optimizer.weight_decay, optimizer.warmup_steps, optimizer.clip_norm) == (0.01, 10_000, 1.0)
-        assert not optimizer.bias_correction
-
-
 def test_max_predictions_follow_the_length():
     assert ObjectiveConfig().max_predictions(128) == 19
     assert ObjectiveConfig().max_predictions(512) == 79

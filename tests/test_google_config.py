@@ -10,6 +10,7 @@ import torch
 from stores import make_store, random_documents
 from tiny_models import make_model_folder
 
+from electra.announcement import parameters
 from electra.cli import main
 from electra.config import FinetuneConfig, LoopConfig, ModelConfig, OptimizerConfig, PretrainConfig
 from electra.interop.google_config import (
@@ -24,7 +25,6 @@ from electra.interop.google_config import (
 )
 from electra.interop.google_fields import table
 from electra.presets import electra_small_google
-from electra.pretrain import parameters
 from electra.rtd import ReplacedTokenDetection, generator_config
 from electra.toml import read_toml
 
@@ -159,6 +159,10 @@ def test_whole_numbers_may_be_written_as_floats_and_keep_may_be_null():
         ({"electra_objective": False, "temperature": 0.5}, "masked-lm", "shared-embeddings", 0.25),
         ({"electra_objective": False, "disallow_correct": True}, "masked-lm", "shared-embeddings", 0.25),
         ({"electra_objective": False, "untied_generator": False}, "masked-lm", "shared-embeddings", 0.25),
+        ({"two_tower_generator": True, "temperature": 0.5}, "electra", "two-tower", 0.25),
+        ({"electric_objective": True}, "electric", "two-tower", 0.25),
+        ({"electric_objective": True, "electra_objective": False}, "electric", "two-tower", 0.25),
+        ({"electric_objective": False, "electra_objective": False}, "masked-lm", "shared-embeddings", 0.25),
     ],
 )  # fmt: skip
 def test_objectives_and_generators(given, objective, generator, width):
@@ -220,10 +224,15 @@ def test_finetuning_shape():
         ('{"train_batch_size": true}', "train_batch_size must be a whole number, not true"),
         ('{"max_seq_length": null}', "max_seq_length must be a whole number, not null"),
         ('{"model_size": "huge"}', "model_size must be one of small, base, large, not 'huge'"),
-        ('{"electric_objective": true}', "electric_objective true is refused"),
+        ('{"electric_objective": true, "two_tower_generator": false}', "with two_tower_generator false is refused"),
+        ('{"electric_objective": true, "uniform_generator": true}', "with uniform_generator true is refused"),
+        ('{"electric_objective": true, "untied_generator": false}', "with untied_generator false is refused"),
+        ('{"electric_objective": true, "untied_generator_embeddings": true}', "two towers share the discriminator's"),
+        ('{"electric_objective": true, "temperature": 2}', "temperature 2.0 is refused, since Google's loss"),
+        ('{"electric_objective": true, "disallow_correct": true}', r"disallow_correct \(.*\) cannot go with"),
+        ('{"two_tower_generator": true, "electra_objective": false}', "with electra_objective false is refused"),
         ('{"uniform_generator": true, "untied_generator": false}', "with untied_generator false is refused"),
         ('{"uniform_generator": true, "electra_objective": false}', "with electra_objective false is refused"),
-        ('{"two_tower_generator": true}', "two_tower_generator true is refused"),
         ('{"do_train": false}', "do_train false is refused, since .* `electra evaluate RUN`"),
         ('{"do_eval": true}', "do_eval true is refused"),
         ('{"model_hparam_overrides": {"hidden_act": "relu"}}', 'model_hparam_overrides: hidden_act "relu" is refused'),

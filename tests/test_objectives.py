@@ -15,6 +15,7 @@ from test_rtd import random_batch
 from tiny_models import make_vocabulary
 from transformers import AutoModel, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
+from electra.announcement import describe, flops_per_token, parameters
 from electra.config import LoopConfig, ModelConfig, ObjectiveConfig, OptimizerConfig, PretrainConfig, RowsConfig
 from electra.evaluate import evaluate_run
 from electra.export import export_run, networks_of, read_run
@@ -22,7 +23,8 @@ from electra.interop.hf import load_pretrained
 from electra.interop.run_folder import check_objective
 from electra.log import read_metrics
 from electra.objectives import PretrainingModel, make_model
-from electra.pretrain import describe, flops_per_token, parameters, pretrain
+from electra.optim import make_optimizers, set_learning_rate
+from electra.pretrain import pretrain
 from electra.rtd import uniform_tokens
 from electra.store import StoreWriter
 
@@ -173,6 +175,34 @@ def test_parameters_and_flops_of_each():
     assert flops("same") == pytest.approx(flops("mlm") + flops("uniform"))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "muon"])
+@pytest.mark.parametrize("name", ["shared", "own"])
+def test_a_slower_or_frozen_generator(name, optimizer):
+    """Of one step, the generator's own parameters make the share; the rest, the shared embeddings too, the whole."""
+    start = model_for(name)
+    batch = random_batch(100)
+    totals = {"predictions": float(batch.weights.sum()), "tokens": float(batch.input_ids.numel())}
+    moved = {}
+    for scale in (1.0, 0.25, 0.0):
+        model = copy.deepcopy(start)
+        optimizers = make_optimizers(model, OptimizerConfig(optimizer=optimizer, generator_lr_scale=scale))
+        set_learning_rate(optimizers, 1e-2)
+        model(batch, totals)[0].backward()
+        for each in optimizers:
+            each.step()
+        moved[scale] = {key: value - start.get_parameter(key) for key, value in model.named_parameters()}
+        assert all(
+            (value.grad is None) == (scale == 0 and key.startswith("generator"))
+            for key, value in model.named_parameters()
+        )
+    for key, whole in moved[1.0].items():
+        for scale in (0.25, 0.0):
+            share = scale if key.startswith("generator") else 1.0
+            torch.testing.assert_close(moved[scale][key], share * whole, rtol=1e-3, atol=1e-6)
+        if key.startswith("generator"):
+            assert not moved[0.0][key].any()
+
+
 def test_uniform_tokens_are_uniform_and_stay_in_the_vocabulary():
     draws = 40_000
     uniforms = torch.rand(1, draws, generator=torch.Generator().manual_seed(1))
@@ -314,6 +344,19 @@ def test_the_announcement_says_which(name, words):
 def test_settings_that_exclude_each_other(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         ObjectiveConfig(**fields)
+
+
+@pytest.mark.parametrize("name", ["same", "uniform", "mlm"])
+def test_only_a_generator_of_its_own_can_be_slower(name):
+    with pytest.raises(ValueError, match="generator_lr_scale has no meaning without a generator"):
+        PretrainConfig(
+            model=shape_for(name),
+            objective=OBJECTIVES[name],
+            rows=RowsConfig(seq_len=32),
+            optimizer=OptimizerConfig(generator_lr_scale=0.5),
+        )
+    with pytest.raises(ValueError, match="generator_lr_scale must not be negative"):
+        OptimizerConfig(generator_lr_scale=-1)
 
 
 def test_the_same_network_has_the_same_size():

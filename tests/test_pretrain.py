@@ -31,7 +31,7 @@ SHAPE = ModelConfig(
     generator_width=0.5,
     max_positions=64,
 )
-CLOCK = ("tokens_per_second", "mfu")  # the only values of a log line that depend on the machine
+CLOCK = ("tokens_per_second", "mfu", "peak_memory_gib")  # the only values of a log line that depend on the machine
 
 
 def a_store(folder: Path, documents: int, held_out: float = 0.1) -> Path:

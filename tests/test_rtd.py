@@ -8,19 +8,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from electra.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 from electra.encoder import block_mask, key_mask
+from electra.metrics import histogram_auc
 from electra.optim import global_norm, make_optimizers, scale_gradients, set_learning_rate
 from electra.rtd import (
     ReplacedTokenDetection,
     RTDBatch,
     discriminator_config,
     generator_config,
+    logit_histogram,
     sample_tokens,
     scatter_tokens,
+    step_metrics,
 )
+from electra.runtime import Runtime
 from electra.schedules import warmup_decay
+from electra.train import Window
 
 # Google's names (with | for /) -> ours; LAYER is filled in for generator and discriminator
 SHARED = {
@@ -298,19 +304,18 @@ def test_both_networks_equal_hugging_face(hidden, layers, heads, ffn, embedding,
     """Logits of random weights at the released shapes (a short vocabulary keeps the test small)."""
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-    from electra.export import _encoder_state, discriminator_head, generator_head
-    from electra.interop.hf import encoder_to_hf, hf_config
+    from electra.export import networks_of
+    from electra.interop.hf import hf_config
 
     shape = ModelConfig(hidden, layers, heads, ffn, embedding, generator_width=width)
     model = ReplacedTokenDetection(shape, ObjectiveConfig(), 1000).eval()
     batch = random_batch(1000, B=2)
-    for network, kind, config, head in (
-        ("generator", ElectraForMaskedLM, model.generator_config, generator_head(model)),
-        ("discriminator", ElectraForPreTraining, model.config, discriminator_head(model)),
+    for network, kind, config in (
+        ("generator", ElectraForMaskedLM, model.generator_config),
+        ("discriminator", ElectraForPreTraining, model.config),
     ):
         theirs = kind(ElectraConfig(**hf_config(config, kind.__name__))).eval()
-        tensors = encoder_to_hf(_encoder_state(model, network), config) | head
-        result = theirs.load_state_dict(tensors, strict=False)
+        result = theirs.load_state_dict(networks_of(model, "test")[network].tensors, strict=False)
         assert result.missing_keys in ([], ["generator_lm_head.weight"]) and not result.unexpected_keys
         theirs.tie_weights()
         with torch.no_grad():
@@ -365,3 +370,48 @@ def test_embedding_table_is_padded_inside_and_never_sampled():
     assert out.generator_logits.shape[-1] == 1001
     expected = F.cross_entropy(out.generator_logits.flatten(0, 1), random_batch(1001).token_ids.flatten())
     torch.testing.assert_close(out.token_losses.mean(), expected)
+
+
+@pytest.mark.parametrize(("spread", "gap"), [(0.2, 0.04), (1.0, 1.0), (3.0, 8.0), (0.0, 0.0)])
+def test_training_auc_from_a_histogram_is_scikit_learns(spread, gap):
+    """Logits of a discriminator that knows hardly anything, something, nearly all, and nothing; padding left out."""
+    draw = torch.Generator().manual_seed(0)
+    replaced = torch.rand(256, 128, generator=draw) < 0.14
+    valid = torch.rand(256, 128, generator=draw) < 0.9
+    logits = -1.9 + spread * torch.randn(256, 128, generator=draw) + gap * replaced
+    parts = zip(logits.chunk(4), replaced.chunk(4), valid.chunk(4), strict=True)
+    counts = sum(logit_histogram(*part) for part in parts)
+    assert int(counts.sum()) == int(valid.sum())
+    expected = roc_auc_score(replaced[valid], logits[valid])
+    assert histogram_auc(*counts.double().chunk(2)) == pytest.approx(expected, abs=3e-4)
+
+
+def test_a_histogram_takes_any_logit():
+    """What is beyond the ends is counted there, and nan somewhere, so that the loss can say what is wrong."""
+    logits = torch.tensor([[-1e9, 1e9, float("inf"), float("-inf"), float("nan")]])
+    replaced = torch.tensor([[False, True, True, False, True]])
+    counts = logit_histogram(logits, replaced, torch.ones_like(replaced))
+    assert counts.sum() == 5 and counts[0] == 2 and counts[-1] == 2
+    assert histogram_auc(np.array([3.0, 0.0]), np.array([0.0, 0.0])) == 0.5  # nothing was replaced
+
+
+def test_a_log_line_has_the_metrics_of_its_steps():
+    """Sums over two steps through the loop's window, and over a checkpoint between them, against single tokens."""
+    model = ReplacedTokenDetection(TWO_LAYERS, ObjectiveConfig(), 100).eval()
+    runtime = Runtime(torch.device("cpu"), "fp32", "")
+    window = Window({})
+    logits, labels, drawn = [], [], []
+    for seed in (0, 1):
+        batch = random_batch(100, B=8, seed=seed)
+        with torch.no_grad():
+            out = model.run(batch)
+            _, sums = model(batch, {"predictions": 64.0, "tokens": 8.0 * 24})
+        logits.append(out.logits.flatten())
+        labels.append(out.labels.flatten())
+        drawn.append((out.sampled_ids == batch.token_ids).float().flatten())
+        window.add({name: value.double() for name, value in sums.items()}, 0)
+        window = Window(json.loads(json.dumps(window.total(runtime) | {"steps": window.steps})))
+    found = step_metrics(window.total(runtime), window.steps)
+    assert window.steps == 2
+    assert found["discriminator_auc"] == pytest.approx(roc_auc_score(torch.cat(labels), torch.cat(logits)), abs=0.02)
+    assert found["generator_sampled_accuracy"] == pytest.approx(float(torch.cat(drawn).mean()), abs=1e-9)

@@ -15,6 +15,7 @@ from electra.config.pretraining import (
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    PhaseConfig,
     PretrainConfig,
     RowsConfig,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PhaseConfig",
     "PredictConfig",
     "PretrainConfig",
     "RowsConfig",

@@ -78,10 +78,10 @@ class FinetuneConfig:
     """Use only this many training examples (a random choice by seed 0); 0 means all."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One model is trained for each."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Arithmetic of matrix products; weights and sums stay fp32."""
     device: str = "auto"
-    """cuda, cpu, or auto."""
+    """cuda, hpu, tpu, mps, cpu, or auto: the first of them that is there."""
     overwrite: bool = False
     """Replace --out if it exists."""
 
@@ -123,10 +123,10 @@ class PredictConfig:
     """Texts in a forward pass."""
     max_length: int = 0
     """Tokens in an example, longer ones are cut; 0 means as many as the model can read."""
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Arithmetic of matrix products."""
     device: str = "auto"
-    """cuda, cpu, or auto."""
+    """cuda, hpu, tpu, mps, cpu, or auto: the first of them that is there."""
     overwrite: bool = False
     """Replace --out if it exists."""
 

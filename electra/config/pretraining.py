@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Fixed
 
 from electra.config.checks import require
 
@@ -63,13 +65,17 @@ class ObjectiveConfig:
     """Weight of the masked-LM loss."""
     discriminator_weight: float = 50.0
     """Weight of the replaced-token loss."""
-    objective: Literal["electra", "masked-lm"] = "electra"
-    """`masked-lm`: one network, as large as the discriminator, learns to fill masked positions (BERT without
-    next-sentence prediction); the generator's size and the discriminator's weight then have no meaning."""
-    generator: Literal["shared-embeddings", "own-embeddings", "same-network", "uniform"] = "shared-embeddings"
+    objective: Literal["electra", "electric", "masked-lm"] = "electra"
+    """`electric`: the discriminator gives each token an energy, from which its probability follows (Clark et al. 2020,
+    "Pre-Training Transformers as Energy-Based Cloze Models"); needs the two-tower generator. `masked-lm`: one
+    network, as large as the discriminator, learns to fill masked positions (BERT without next-sentence prediction); the
+    generator's size and the discriminator's weight then have no meaning."""
+    generator: Literal["shared-embeddings", "own-embeddings", "same-network", "uniform", "two-tower"] = (
+        "shared-embeddings"
+    )
     """`shared-embeddings`: own layers on the discriminator's embeddings; `own-embeddings`: nothing shared, embeddings
     as wide as its layers; `same-network`: the discriminator with another head; `uniform`: no network, any token of
-    the vocabulary is as likely."""
+    the vocabulary is as likely; `two-tower`: one network reads from the left, one from the right, nothing is masked."""
     whole_word: bool = False
     """Mask a word with all of its ## pieces, or not at all."""
 
@@ -89,6 +95,17 @@ class ObjectiveConfig:
                     f"objective.{name} has no meaning when objective.objective is masked-lm, which samples nothing: "
                     "leave it out",
                 )
+        if self.objective == "electric":
+            require(
+                self.generator == "two-tower",
+                "objective.objective electric has the probabilities of the two-tower generator in its loss: set "
+                "objective.generator to two-tower",
+            )
+            require(
+                not self.disallow_correct,
+                "objective.disallow_correct cannot go with objective.objective electric, whose noise has to be the "
+                "true token at times: leave it out",
+            )
         require(
             self.generator != "uniform" or self.temperature == 1,
             "objective.temperature has no meaning when objective.generator is uniform: leave it out",
@@ -130,6 +147,8 @@ class OptimizerConfig:
     """Peak learning rate of AdamW or LAMB."""
     muon_learning_rate: float = 5e-3
     """Peak learning rate of Muon, which follows the same schedule."""
+    generator_lr_scale: float = 1.0
+    """Learning rate of the generator's own layers and head as a multiple of the rest's; 0 freezes them."""
     schedule: Literal["product", "polynomial", "cosine", "warmup-stable-decay"] = "product"
     """`product`: polynomial decay over all steps, times the warm-up (Google); `polynomial`: the warm-up, then
     polynomial decay over the rest (NVIDIA, SageMaker); `cosine`: the warm-up, then half a cosine over the rest;
@@ -157,6 +176,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, f"optimizer.learning_rate must be positive, not {self.learning_rate}")
         require(self.muon_learning_rate > 0, "optimizer.muon_learning_rate must be positive")
+        require(self.generator_lr_scale >= 0, "optimizer.generator_lr_scale must not be negative")
         require(self.warmup_steps >= 0, "optimizer.warmup_steps must not be negative")
         require(self.decay_power >= 0, "optimizer.decay_power must not be negative")
         require(
@@ -196,16 +216,24 @@ class LoopConfig:
     """Rows in one forward pass on one device; 0 means batch_size divided by the devices, at most 64."""
     seed: int = 0
     """Together with the step decides everything random."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of matrix products; weights and sums stay fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Arithmetic of matrix products; weights and sums stay fp32. `tf32` needs an NVIDIA GPU; `fp16` scales the loss."""
     device: str = "auto"
-    """cuda, cpu, or auto."""
+    """cuda, hpu, tpu, mps, cpu, or auto: the first of them that is there."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Several processes: `ddp` has the whole model in each; `fsdp` shards it, for models that do not fit."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the step; `auto` is on for cuda, hpu and tpu and off for all else."""
+    cuda_graphs: bool = False
+    """Record the compiled step as a CUDA graph: less work for the host, more memory on the device."""
     log_every: int = 50
     """Steps between log lines."""
     eval_every: int = 1000
     """Steps between evaluations on held-out text; 0 means only at the end."""
     eval_rows: int = 1024
     """Held-out rows in an evaluation."""
+    samples_every: int = 0
+    """Evaluations between held-out rows shown with what was replaced and what the discriminator says; 0 means none."""
     save_every: int = 1000
     """Steps between checkpoints; the last step is always saved."""
     keep: int = 3
@@ -214,8 +242,47 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "save_every", "eval_rows"):
             require(getattr(self, name) > 0, f"loop.{name} must be positive, not {getattr(self, name)}")
-        for name in ("micro_batch_size", "eval_every", "keep"):
+        for name in ("micro_batch_size", "eval_every", "samples_every", "keep"):
             require(getattr(self, name) >= 0, f"loop.{name} must not be negative")
+        require(
+            not self.cuda_graphs or self.compile != "off",
+            "loop.cuda_graphs has no meaning when loop.compile is off: leave it out",
+        )
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A part of a plan, [[phases]] in a file. What is 0 or left out is as in the run's own sections."""
+
+    steps: int = 0
+    """Optimizer steps of this phase; or give token_share."""
+    token_share: float = 0.0
+    """Share of the run's tokens (loop.steps x loop.batch_size x rows.seq_len) that this phase reads."""
+    seq_len: int = 0
+    """Tokens in a row."""
+    batch_size: int = 0
+    """Rows in an optimizer step, over all devices."""
+    micro_batch_size: int = 0
+    """Rows in one forward pass on one device."""
+    restart: Literal["nothing", "steps", "all"] = "steps"
+    """What begins anew with the phase. `steps`: the learning rate's schedule, over this phase, and the count of Adam's
+    bias correction, while the moments go on (NVIDIA's phase 2); `all`: the moments too; `nothing`: the schedule of the
+    phase before spans this one as well."""
+    learning_rate: float = 0.0
+    """Peak learning rate of AdamW or LAMB; Muon's keeps its ratio to it."""
+    warmup_steps: int = -1
+    """Steps of warm-up of this phase; -1: as the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seq_len", "batch_size", "micro_batch_size", "learning_rate", "token_share"):
+            require(getattr(self, name) >= 0, f"phases: {name} must not be negative")
+        require((self.steps > 0) != (self.token_share > 0), "phases: give each phase either steps or token_share")
+        require(self.warmup_steps >= -1, "phases: warmup_steps must not be negative")
+        require(
+            self.restart != "nothing" or (self.learning_rate == 0 and self.warmup_steps == -1),
+            "phases: learning_rate and warmup_steps have no meaning in a phase that restarts nothing: leave them out, "
+            "or take restart = steps",
+        )
 
 
 @dataclass(frozen=True)
@@ -226,16 +293,52 @@ class PretrainConfig:
     """The token store."""
     out: Path = Path()
     """The run folder; an unfinished run there is resumed."""
+    init: str = ""
+    """Begin with the weights of this model: a model folder, the folder of a run, or a hub id. Its vocabulary may be
+    another than the store's. A generator exported beside it is taken too."""
+    init_generator: str = ""
+    """The generator that belongs to --init, where it lies elsewhere; without one it begins at random."""
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     rows: RowsConfig = field(default_factory=RowsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    phases: Annotated[tuple[PhaseConfig, ...], Fixed] = ()
+    """Parts of the run with lengths, batches and learning rates of their own; only in presets and files."""
 
     def __post_init__(self) -> None:
+        require(not self.init_generator or self.init != "", "--init-generator needs --init, its discriminator")
+        shares = sum(phase.token_share for phase in self.phases)
+        require(
+            shares == 0 or (abs(shares - 1) < 1e-6 and all(phase.token_share > 0 for phase in self.phases)),
+            f"phases: token_share must be given for all phases and add up to 1, not {shares:g}",
+        )
+        require(
+            shares > 0 or not self.phases or sum(phase.steps for phase in self.phases) == self.loop.steps,
+            f"loop.steps {self.loop.steps:,} is not the sum of the steps of the phases, "
+            f"{sum(phase.steps for phase in self.phases):,}: set it to that, or change the phases in a config file",
+        )
         require(
             self.rows.seq_len <= self.model.max_positions,
             f"rows.seq_len {self.rows.seq_len} is longer than model.max_positions {self.model.max_positions}",
+        )
+        require(
+            self.loop.parallel == "ddp" or self.optimizer.optimizer == "adamw",
+            f"optimizer.optimizer {self.optimizer.optimizer} needs whole matrices, and loop.parallel fsdp shards them: "
+            "take adamw, or loop.parallel ddp",
+        )
+        require(
+            self.loop.samples_every == 0 or self.objective.objective != "masked-lm",
+            "loop.samples_every has no meaning when objective.objective is masked-lm, which has no discriminator: "
+            "leave it out",
+        )
+        has_generator = self.objective.objective != "masked-lm" and self.objective.generator not in (
+            "uniform",
+            "same-network",
+        )
+        require(
+            has_generator or self.optimizer.generator_lr_scale == 1,
+            "optimizer.generator_lr_scale has no meaning without a generator that has layers of its own: leave it out",
         )
         model = self.model
         require(

@@ -2,6 +2,7 @@
 
     electra/embeddings, electra/encoder/layer_N, electra/embeddings_project, discriminator_predictions -> discriminator
     (generator|electra)/embeddings, generator/encoder, ..., generator_predictions                      -> generator
+    generator_ltr, generator_rtl, cloze_predictions: the two towers, for which transformers has no class -> left out
     task_specific/TASK                                                          -> heads of tasks (google_heads.py)
     VARIABLE/adam_m, VARIABLE/adam_v, global_step                               -> state of the optimizer
 
@@ -37,6 +38,8 @@ Ties = Literal["embeddings", "all", "none"]
 SLOTS = ("/adam_m", "/adam_v")
 NO_WEIGHTS = {"global_step", "temperature"}
 """`temperature` lies in some checkpoints of Google's; Hugging Face's converter skips it too."""
+TOWERS = ("generator_ltr/", "generator_rtl/", "cloze_predictions/")
+"""Scopes of a two-tower generator (run_pretraining.TwoTowerClozeTransformer)."""
 
 COMPARED = (
     "hidden_size",
@@ -105,6 +108,7 @@ class GoogleCheckpoint:
     bundle: Bundle
     discriminator: Network  # ElectraForPreTraining; ElectraModel where the checkpoint has no discriminator's head
     generator: Network | None  # ElectraForMaskedLM; shares tensors with the discriminator as `ties` says
+    has_towers: bool  # the generator is one of two towers, and not read
     ties: Ties | None  # what both networks share; None without a generator
     tasks: dict[str, TaskHead]  # heads of a fine-tuned checkpoint, by task
     step: int | None
@@ -114,9 +118,10 @@ class GoogleCheckpoint:
     @property
     def missing(self) -> list[str]:
         """What a complete pre-training checkpoint has and this one has not, for the report."""
+        generator = f"the generator{' (its two towers are no model of their own)' * self.has_towers}"
         found = {
             "the discriminator's head": self.discriminator.architecture == "ElectraForPreTraining",
-            "the generator": self.generator is not None,
+            generator: self.generator is not None,
             "Adam's moments": self.has_moments,
             "the step": self.step is not None,
         }
@@ -148,6 +153,8 @@ def read_google(prefix: Path, hparams: dict[str, Any] | None = None) -> GoogleCh
     variables = {name for name in names if not name.endswith(SLOTS)} - NO_WEIGHTS
     task_variables = {name for name in variables if name.startswith("task_specific/")}
     variables -= task_variables
+    towers = {name for name in variables if name.startswith(TOWERS)}
+    variables -= towers
     ties = _ties(variables)
 
     stated = _stated_shape(hparams, source)
@@ -186,6 +193,7 @@ def read_google(prefix: Path, hparams: dict[str, Any] | None = None) -> GoogleCh
         bundle=bundle,
         discriminator=discriminator,
         generator=generator,
+        has_towers=bool(towers),
         ties=ties,
         tasks=read_heads(bundle, task_variables, discriminator, config),
         step=int(bundle.read("global_step")) if "global_step" in names else None,
@@ -264,11 +272,6 @@ def _infer(bundle: Bundle, variables: set[str], scope: str, embeddings: str, num
 
 def _check_variables(bundle: Bundle, variables: set[str], expected: dict[str, tuple[int, ...]]) -> None:
     unknown = sorted(variables - set(expected))
-    if any(re.match(r"generator_(ltr|rtl)/|cloze_predictions/", name) for name in unknown):
-        raise ValueError(
-            f"{bundle.prefix} has a two-tower generator (Electric), which is not supported: convert a checkpoint that "
-            "was trained with electric_objective and two_tower_generator off"
-        )
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise ValueError(

@@ -24,6 +24,7 @@ import tyro
 from electra.config import FinetuneConfig, ModelConfig, PretrainConfig
 from electra.files import read_json
 from electra.interop.google_fields import FINETUNING, OVERRIDES, PRETRAINING, Field, Rule
+from electra.interop.google_objectives import choose_objective
 from electra.store import Store
 from electra.tokenizer import Vocabulary
 from electra.toml import from_dict
@@ -161,7 +162,7 @@ def pretrain_config(hparams: Hparams) -> PretrainConfig:
             section, name = field.text.split(".")
             sections[section][name] = values[field.name]
     sections["model"] |= _shape(hparams)
-    _choose_objective(hparams, sections)
+    choose_objective(values, sections, hparams.source)
     sections["loop"]["keep"] = values["keep_checkpoint_max"] or 0
     try:
         config = from_dict(PretrainConfig, sections)
@@ -174,35 +175,9 @@ def pretrain_config(hparams: Hparams) -> PretrainConfig:
             f"int(({config.objective.mask_prob} + .005) * {config.rows.seq_len}) = {predictions} in Google's code: "
             "leave it out"
         )
-    if config.objective.objective == "electra" and config.objective.generator.endswith("-embeddings"):
+    if config.objective.objective != "masked-lm" and config.objective.generator not in ("same-network", "uniform"):
         _check_generator_heads(config.model, hparams)
     return config
-
-
-def _choose_objective(hparams: Hparams, sections: dict[str, dict[str, Any]]) -> None:
-    """Set objective and generator as the branches of run_pretraining.PretrainingModel choose them.
-
-    What a branch does not read is taken out, as it has no effect there and is an error here.
-    """
-    values, objective = hparams.values, sections["objective"]
-    uniform, untied = values["uniform_generator"], values["untied_generator"]
-    if uniform and not (values["electra_objective"] and untied):
-        other = "untied_generator" if values["electra_objective"] else "electra_objective"
-        raise ValueError(
-            f"{hparams.source}: uniform_generator true with {other} false is refused, since it cannot be trained in "
-            "Google's code either: choose one of them"
-        )
-    if not values["electra_objective"]:
-        objective["objective"] = "masked-lm"
-        del objective["temperature"], objective["disallow_correct"]
-    elif uniform:
-        objective["generator"] = "uniform"
-        del objective["temperature"]
-    elif not untied:
-        objective["generator"] = "same-network"
-        sections["model"] |= {"generator_width": 1.0, "generator_depth": 1.0}
-    elif values["untied_generator_embeddings"]:
-        objective["generator"] = "own-embeddings"
 
 
 def model_config(hparams: Hparams) -> ModelConfig:

@@ -47,7 +47,7 @@ def check_objective(objective: ObjectiveConfig) -> None:
         if (found := getattr(objective, name)) != wanted:
             raise ValueError(
                 f"objective.{name} is {found}, but only runs with {wanted} can go on from weights made elsewhere: set "
-                "it back (in Google's hparams: electra_objective and the fields of the generator), or train from the "
+                "it back (in Google's hparams: the two objectives and the fields of the generator), or train from the "
                 "beginning"
             )
 

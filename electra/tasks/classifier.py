@@ -10,6 +10,7 @@ labels scaled to [0, 1], as in Google's code for STS-B, and is exported on the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ class SequenceClassifier(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return self.head(states[:, 0].float())
 
-    def forward(self, batch: SentenceBatch, totals: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: SentenceBatch, totals: Mapping[str, Tensor | float]) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's part of the step's mean loss, and its sums; `totals["examples"]` is the global batch."""
         assert batch.labels is not None
         logits = self.logits(batch)
