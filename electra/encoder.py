@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from electra.dropout import Dropout, dropout
 from electra.varlen import Pieces, varlen_attention
 
 LAYER_NORM_EPSILON = 1e-12
@@ -69,7 +70,7 @@ class Embeddings(nn.Module):
         self.position = _table(config.max_positions, config.embedding_size)
         self.segment = _table(config.type_vocab_size, config.embedding_size)
         self.norm = LayerNorm(config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         if position_ids is None:
@@ -84,18 +85,19 @@ def _table(rows: int, size: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.zeros(rows, size), freeze=False)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: float) -> Tensor:
     """softmax(query key^T / sqrt(D) + bias) value: (B, heads, L, D) -> (B, heads, L, D); bias (B, 1, 1 or L, L).
 
-    On a CPU the formula is written out: in bf16 it is 3.5 times as fast, forward and backward, as the fused kernel of
-    torch 2.13 at 32 x 128 tokens (1.9 times with dropout), and in fp32 about equal (benchmarks/attention.py). On a GPU
-    torch chooses among its fused kernels; without a bias that is the fastest of them, FlashAttention.
+    `p` is the share of attention weights that are dropped. On a CPU the formula is written out: in bf16 it is 3.5
+    times as fast, forward and backward, as the fused kernel of torch 2.13 at 32 x 128 tokens (1.9 times with dropout),
+    and in fp32 about equal (benchmarks/attention.py). On a GPU torch chooses among its fused kernels; without a bias
+    that is the fastest of them, FlashAttention.
     """
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=dropout)
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=p)
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
     weights = torch.softmax(scores if bias is None else scores + bias, -1)
-    return torch.matmul(F.dropout(weights, dropout) if dropout else weights, value)
+    return torch.matmul(dropout(weights, p) if p else weights, value)
 
 
 class Layer(nn.Module):
@@ -112,19 +114,19 @@ class Layer(nn.Module):
         self.up = nn.Linear(hidden, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, hidden)
         self.output_norm = LayerNorm(hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, attention_bias: Tensor | Pieces | None) -> Tensor:
         B, L, H = x.shape
         qkv = self.qkv(x).view(B, L, 3, self.num_heads, H // self.num_heads)
-        dropout = self.attention_dropout if self.training else 0.0
+        p = self.attention_dropout if self.training else 0.0
         if isinstance(attention_bias, Pieces):
-            assert not dropout, "the kernel has no dropout"
+            assert not p, "the kernel has no dropout"
             query, key, value = qkv.flatten(0, 1).unbind(1)  # each (B * L, heads, D)
             attended = varlen_attention(query, key, value, attention_bias)
         else:
             query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, D)
-            attended = attention(query, key, value, attention_bias, dropout).transpose(1, 2)
+            attended = attention(query, key, value, attention_bias, p).transpose(1, 2)
         attended = self.out(attended.reshape(B, L, H))
         x = self.attention_norm(x + self.dropout(attended))
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))

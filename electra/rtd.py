@@ -163,7 +163,9 @@ def sample_tokens(
     (seed, step) gives the same sample on every device and split, and is measured 3x cheaper.
     `forbidden` (B, K) takes these tokens out (disallow_correct). fp32 throughout.
     """
-    logits = logits.float() / temperature
+    logits = logits.float()
+    if temperature != 1:
+        logits = logits / temperature
     if forbidden is not None:
         logits = logits.scatter(-1, forbidden[..., None], float("-inf"))
     cumulative = torch.softmax(logits, -1).cumsum(-1)
