@@ -167,11 +167,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=("small", "base", "large"), default="base")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="conversions with this in their name; the others stay in --out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sources = make_sources(folder, options.size)
+        sources = {k: v for k, v in make_sources(folder, options.size).items() if options.only in k}
         baseline = measure([])[1]
         found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in sources}
         sizes = {}
@@ -180,7 +181,9 @@ def main() -> None:
                 target = folder / "out"
                 found[kind].append(measure(["convert", str(source), "--out", str(target), "--overwrite", *flags]))
                 sizes[kind] = megabytes(source), megabytes(target)
-    results = {}
+    results: dict[str, dict[str, object]] = {}
+    if options.only and options.out and options.out.exists():
+        results = json.loads(options.out.read_text())["results"]
     for kind, (read, written) in sizes.items():
         seconds, peaks, differences = zip(*found[kind], strict=True)
         results[kind] = {

@@ -2,9 +2,10 @@
 
 `Ours` goes through the functions of the training loop. `HuggingFace` is what one writes in an afternoon:
 ElectraForMaskedLM and ElectraForPreTraining with tied embeddings, 15 % of the tokens masked and predicted over the
-whole row, sampled fakes at the masked positions, torch.optim.AdamW, clip 1.0; with `best` also SDPA, no attention mask,
-a fused optimizer where there is one and torch.compile. Shapes, rows, dropout and precision are the same on both
-sides, and cutting rows and masking on the host is part of the step. Text is random tokens: nothing to download.
+whole row, sampled fakes at the masked positions, torch.optim.AdamW, clip 1.0, attention by SDPA, the default of
+transformers, or "eager"; with `best` also no attention mask, a fused optimizer where there is one and torch.compile.
+Shapes, rows, dropout and precision are the same on both sides, and cutting rows and masking on the host is part of the
+step. Text is random tokens: nothing to download.
 """
 
 from __future__ import annotations
@@ -119,14 +120,15 @@ class Ours:
 class HuggingFace:
     """The straightforward loop with transformers' modules."""
 
-    def __init__(self, config: PretrainConfig, store: Store, runtime: Runtime, *, best: bool = False) -> None:
+    def __init__(
+        self, config: PretrainConfig, store: Store, runtime: Runtime, *, best: bool = False, attention: str = "sdpa"
+    ) -> None:
         self.config, self.store, self.runtime, self.best = config, store, runtime, best
         self.rows = Rows(store, config.rows, seed=0)
         self.split = micro_batches(config, runtime)
         torch.manual_seed(0)
         with torch.device("meta"):  # for its shapes
             shapes = ReplacedTokenDetection(config.model, config.objective, store.vocab_size)
-        attention = "sdpa" if best else "eager"
         self.generator, self.discriminator = (
             kind(ElectraConfig(**hf_config(shape, kind.__name__), attn_implementation=attention)).to(runtime.device)
             for kind, shape in (

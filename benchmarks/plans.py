@@ -31,7 +31,7 @@ from electra.presets import PRESETS
 from electra.toml import write_toml
 
 MEGABYTES = 30  # of each text
-STEPS, BATCH = 200, 64
+STEPS, BATCH = 200, 16
 PLANS = {  # preset -> text, vocabulary (None: trained on the text, as its authors did)
     "historic-english-base": ("corpus/novels98_en.txt", None),
     "koelectra-small": ("corpus/kowiki_part1.txt", "vocab/koelectra_v1v2_vocab.txt"),
@@ -41,7 +41,7 @@ PLANS = {  # preset -> text, vocabulary (None: trained on the text, as its autho
 
 
 def reduced(name: str) -> PretrainConfig:
-    """A preset at a width of 128 and two layers, 200 steps of 64 rows, of each phase a share as in the plan."""
+    """A preset at a width of 128 and two layers, 200 steps of 16 rows, of each phase a share as in the plan."""
     config = PRESETS[name]()
     model = dataclasses.replace(
         config.model, hidden_size=128, num_layers=2, num_heads=2, intermediate_size=512, embedding_size=64

@@ -4,7 +4,8 @@
     python benchmarks/pretrain.py --device cuda --sizes small base large --seq-lens 128 512 --out ...
 
 Variants (`--variants`): `ours` at the device's best precision, compiled where that is the default; `ours-fp32`;
-`hf` (fp32, eager attention); `hf-bf16`; `hf-best` (SDPA, bf16, torch.compile). A round runs each variant once, and
+`hf` (fp32, transformers' default attention, which is SDPA), `hf-bf16`, both also as `hf-eager...` with its eager
+attention; `hf-best` (SDPA without a mask, bf16, torch.compile). A round runs each variant once, and
 measures the machine's bf16 matmul rate before, which MFU divides by. Reports tokens/s, MFU, peak memory and seconds
 from the start of the process to the end of the first step: medians and ranges over rounds, and ratios within rounds.
 """
@@ -40,6 +41,7 @@ class Variant:
     cuda_graphs: bool = False
     varlen: bool = True
     attention_dropout: float | None = None  # None: the preset's
+    attention: str = "sdpa"  # of transformers
 
 
 VARIANTS = {
@@ -52,6 +54,8 @@ VARIANTS = {
     "ours-varlen": Variant("ours", compile="auto", attention_dropout=0.0),
     "hf": Variant("hf", "fp32"),
     "hf-bf16": Variant("hf", "bf16"),
+    "hf-eager": Variant("hf", "fp32", attention="eager"),
+    "hf-eager-bf16": Variant("hf", "bf16", attention="eager"),
     "hf-best": Variant("hf", "bf16", compile="on"),
 }
 
@@ -62,11 +66,14 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
 
     from electra.announcement import flops_per_token
     from electra.compiled import choose_compile
-    from electra.runtime import start
+    from electra.runtime import Runtime, start
     from electra.store import Store
 
     variant = VARIANTS[task["variant"]]
-    runtime = start(task["device"], variant.precision)
+    if variant.side == "ours":
+        runtime = start(task["device"], variant.precision)
+    else:  # without what `start` sets for the process: the allocator of glibc, for one
+        runtime = Runtime(torch.device(task["device"]), variant.precision, "")
     store = Store.open(Path(task["store"]))
     config = plan_of(task["size"], task["seq_len"], task["batch"], task["micro_batch"], variant.attention_dropout)
     cuda = runtime.device.type == "cuda"
@@ -76,7 +83,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
         side = Ours(config, store, runtime, compiled=compiled, cuda_graphs=variant.cuda_graphs, varlen=variant.varlen)
     else:
         compiled = variant.compile == "on"
-        side = HuggingFace(config, store, runtime, best=compiled)
+        side = HuggingFace(config, store, runtime, best=compiled, attention=variant.attention)
     times = []
     first = 0.0
     for number in range(task["warmup"] + task["steps"]):
@@ -178,7 +185,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["small"], choices=["small", "base", "large"])
     parser.add_argument("--seq-lens", nargs="+", type=int, default=[128])
-    parser.add_argument("--variants", nargs="+", default=["ours", "ours-fp32", "hf", "hf-bf16"], choices=list(VARIANTS))
+    parser.add_argument(
+        "--variants", nargs="+", default=["ours", "ours-fp32", "hf", "hf-bf16", "hf-eager-bf16"], choices=list(VARIANTS)
+    )
     parser.add_argument("--batch", type=int, default=16, help="rows of a step")
     parser.add_argument("--micro-batch", type=int, default=0, help="rows of a forward pass; 0: as electra pretrain")
     parser.add_argument("--rounds", type=int, default=5)

@@ -81,9 +81,10 @@ def markdown(report: dict) -> str:
     for row in report["held_out"]:
         cells = [f"{row[name]:,}" if name == "step" else f"{row[name]:.3f}" for name in COLUMNS]
         lines.append("| " + " | ".join(cells) + " |")
+    if temperature != 1:
+        auc = report["auc_at_temperature_1"]
+        lines += ["", f"At temperature 1 the discriminator of the last step has an AUC of {auc:.3f}."]
     lines += [
-        "",
-        f"At temperature 1 the discriminator of the last step has an AUC of {report['auc_at_temperature_1']:.3f}.",
         "",
         "![curves](wikipedia-small.png)",
         "",

@@ -71,8 +71,9 @@ class Checkpoints:
     def save(self, state: TrainState, *, wait: bool = True) -> None:
         """Write a checkpoint of `state.step`, then remove the oldest beyond `keep`.
 
-        The tensors are copied to the host, and the copy is written by a thread: without `wait` the call returns then.
-        One checkpoint is written at a time. Raises what `wait` does.
+        A thread writes them. Without `wait` it writes a copy on the host, and the call returns when that is made; with
+        it there is no copy, since nobody changes them meanwhile. One checkpoint is written at a time. Raises what the
+        method `wait` does.
         """
         self.wait()
         target = self.path(state.step)
@@ -90,9 +91,8 @@ class Checkpoints:
         if state.scaler is not None:
             receipt["loss_scale"] = asdict(state.scaler)
         # Not a daemon: a process that ends for another reason completes the file first.
-        self._thread = threading.Thread(
-            target=self._write, args=(_on_host(state.tensors()), receipt), name="checkpoint"
-        )
+        tensors = state.tensors() if wait else _on_host(state.tensors())
+        self._thread = threading.Thread(target=self._write, args=(tensors, receipt), name="checkpoint")
         self._thread.start()
         if wait:
             self.wait()
