@@ -23,13 +23,13 @@ import tyro
 
 from electra.config import FinetuneConfig, ModelConfig, PretrainConfig
 from electra.files import read_json
+from electra.interop.google import SIZES
 from electra.interop.google_fields import FINETUNING, OVERRIDES, PRETRAINING, Field, Rule
 from electra.interop.google_objectives import choose_objective
 from electra.store import Store
 from electra.tokenizer import Vocabulary
 from electra.toml import from_dict
 
-SIZES = {"small": (256, 12), "base": (768, 12), "large": (1024, 24)}  # hidden size, layers (util/training_utils.py)
 DEBUG = {"train_batch_size": 8, "num_train_steps": 20, "eval_batch_size": 4, "num_eval_steps": 2}
 TASKS = {"sst": "sst2", "cola": "cola", "mrpc": "mrpc", "rte": "rte", "sts": "stsb"}
 # What the commented-out block of configure_pretraining.py sets for base and large.
