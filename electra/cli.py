@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -123,7 +123,9 @@ def pretrain(arguments: Arguments) -> int:
         "several processes: torchrun --nproc-per-node 2 -m electra pretrain ..."
     )
     verb = "pretrain [PRESET | --google-hparams FILE] [--config FILE] [--dry-run] [--profile]"
-    config = _parse(PretrainConfig, verb, example, rest, base)
+    # Phases have the names of other sections' fields, which as flags have no prefix: they go round the parser.
+    config = _parse(PretrainConfig, verb, example, rest, replace(base, phases=()))
+    config = replace(config, phases=base.phases)
     if config.data == Path():
         raise ValueError("pretrain needs --data, a token store made by electra build")
     if hparams is not None:

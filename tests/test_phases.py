@@ -11,6 +11,7 @@ import torch.distributed.checkpoint as dcp
 from stores import make_store, random_documents
 from test_pretrain import SHAPE, assert_same_run, curve, weights
 
+from electra.cli import main
 from electra.config import LoopConfig, OptimizerConfig, PhaseConfig, PretrainConfig, RowsConfig
 from electra.log import RunLog
 from electra.objectives import make_model
@@ -162,6 +163,15 @@ def test_two_phases_run_resume_and_export(store, tmp_path, capsys):
         assert_same_run(whole.out, killed.out)
     card = (whole.out / "export" / "discriminator" / "README.md").read_text()
     assert "6 steps of 8 rows of 16 tokens and 4 steps of 4 rows of 32 tokens" in card
+
+
+def test_a_preset_of_phases_from_the_command_line(store, tmp_path, capsys):
+    shape = "--hidden-size 32 --num-layers 1 --num-heads 2 --intermediate-size 64 --embedding-size 16 --device cpu"
+    command = ["pretrain", "gaudi-base", "--data", str(store), "--out", str(tmp_path / "run"), *shape.split()]
+    assert main([*command, "--dry-run"]) == 0
+    assert "phase 2     steps 21 to 40" in capsys.readouterr().out
+    assert main([*command, "--steps", "5"]) == 2
+    assert "loop.steps 5 is not the sum of the steps of the phases, 40" in capsys.readouterr().err
 
 
 def test_what_a_phase_restarts():
