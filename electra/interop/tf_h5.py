@@ -62,7 +62,7 @@ def read_h5(path: Path, config: dict[str, Any] | None = None) -> Network:
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
-    h5py = _h5py(path)
+    h5py = _h5py()
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is no HDF5 file; copy it again (through git, a hub's file may be a mere pointer)")
     try:
@@ -98,7 +98,7 @@ def write_h5(path: Path, network: Network, overwrite: bool = False) -> None:
     """
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     refuse_existing(path, overwrite)
-    h5py = _h5py(path)
+    h5py = _h5py()
     architecture, tensors = network.architecture, network.tensors
     config = check_network(network)
     if network.own_output:
@@ -258,9 +258,9 @@ def _labels(tensors: Tensors, architecture: str) -> dict[str, Any]:
     }
 
 
-def _h5py(path: Path) -> Any:
+def _h5py() -> Any:
     try:
         import h5py  # an optional library, slow to import
     except ImportError:
-        raise ValueError(f"{path}: .h5 files need h5py: pip install electra-toolkit[h5]") from None
+        raise ValueError("tf_model.h5 needs h5py: pip install electra-toolkit[h5]") from None
     return h5py
