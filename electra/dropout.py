@@ -1,7 +1,7 @@
 """Dropout. On a CPU it draws 16 random bits a value, four values from each number of torch's generator.
 
-torch's own kernel there draws a number for each value, one after the other on one core whatever their number: a sixth
-of an ELECTRA-Small step (benchmarks/dropout.py). Everywhere else torch's kernel runs. The share dropped is `p` rounded
+torch's own kernel there draws a number for each value, one after the other on one core however many there are, which
+takes three times as long (benchmarks/dropout.py). Everywhere else torch's kernel runs. The share dropped is `p` rounded
 to 1/65,536, and what is kept is scaled by the share kept exactly, so that the expectation is that of the input.
 """
 

@@ -19,7 +19,7 @@ electra pretrain electra-small --data "$OUT/store" --out "$OUT/run" \
     --optimizer muon --learning-rate 2e-3 --muon-learning-rate 5e-4 --bias-correction --warmup-steps 200 \
     --dropout 0 --attention-dropout 0 --batch-size 16 --steps 3600 \
     --log-every 50 --eval-every 300 --eval-rows 256 --save-every 600
-electra evaluate "$OUT/run"
+electra evaluate "$OUT/run" | tee "$OUT/wikipedia-small-evaluate.txt"
 
 # Both starts get the same data, steps, rates and seeds.
 for task in "sst2 SST-2 --epochs 2 --max-train 16000" "mrpc MRPC --epochs 3"; do
