@@ -29,8 +29,10 @@ from electra.interop.hf import build_model, load_pretrained
 from electra.interop.onnx import INPUTS, INT8, MODEL, open_session, write_onnx
 from electra.metrics import classification_metrics, regression_metrics
 from electra.tasks.catalogue import find_task
-from electra.tasks.examples import load_task_data
-from electra.tasks.features import Features, SentenceBatch, collate, encode_texts, sorted_batches
+from electra.tasks.features import Features, SentenceBatch, collate, encode_texts, length_batches
+from electra.tasks.problems import Problems
+from electra.tasks.sentences.examples import load_task_data
+from electra.tasks.sentences.task import SentenceTask
 
 Side = Callable[[SentenceBatch], np.ndarray]
 SHAPES = ((1, 32), (1, 128), (32, 128))
@@ -64,7 +66,7 @@ def make_sides(model: torch.nn.Module, folder: Path) -> dict[str, Side]:
 
 
 def predict(run: Side, features: Features) -> np.ndarray:
-    found = [(rows, run(collate(features, rows))) for rows in sorted_batches(features.lengths, 32)]
+    found = [(rows, run(collate(features, rows))) for rows in length_batches(features.lengths, torch.device("cpu"))]
     logits = np.empty((len(features.lengths), found[0][1].shape[1]), np.float32)
     for rows, values in found:
         logits[rows] = values
@@ -128,8 +130,11 @@ def main() -> None:
 
     pretrained = load_pretrained(options.model)
     model = build_model(pretrained.network)
-    data = load_task_data(find_task(options.task, TaskConfig()), options.data)
-    examples = data.dev.examples
+    task = find_task(options.task, TaskConfig())
+    assert isinstance(task, SentenceTask), f"{task.name} is not a sentence task"
+    data = load_task_data(task, options.data, Problems())
+    examples, labels = data.splits["dev"].examples, data.splits["dev"].labels
+    assert labels is not None
     features = encode_texts(
         pretrained.vocabulary, [row.text for row in examples], [row.pair for row in examples], options.max_length
     )
@@ -144,7 +149,7 @@ def main() -> None:
             "parameters": sum(tensor.numel() for tensor in pretrained.network.tensors.values()),
             "dev_examples": len(examples),
             "megabytes": {name: round((folder / name).stat().st_size / 1e6, 1) for name in (MODEL, INT8)},
-            "quality": measure_quality(sides, features, data.dev.labels, data.task.kind == "regression"),
+            "quality": measure_quality(sides, features, labels, data.task.kind == "regression"),
             "speed": measure_speed(sides, pretrained.config.vocab_size, options.seconds),
         }
     for name, row in report["quality"].items():

@@ -101,12 +101,14 @@ def announcement(
     peak = runtimes.matmul_flops(runtime.device, runtime.precision) * runtime.world_size
     several = len(phases) > 1
     loop = phases[0].config.loop
-    compiled, why_compiled = choose_compile(loop.compile, loop.cuda_graphs, runtime.device)
+    sharded = loop.parallel == "fsdp" and runtime.world_size > 1
+    compiled, why_compiled = choose_compile(loop.compile, loop.cuda_graphs, runtime.device, sharded)
+    processes = f" by {loop.parallel}" if runtime.world_size > 1 else ""
     lines = [
         f"store       {store.folder}: {store.num_tokens:,} tokens, {store.num_documents:,} documents "
         f"({len(store.document_ids(held_out=True)):,} held out), vocabulary {store.vocab_size:,}",
         f"model       {describe(model)}",
-        f"device      {runtime.device} x {runtime.world_size}, {runtime.precision} ({runtime.why}); "
+        f"device      {runtime.device} x {runtime.world_size}{processes}, {runtime.precision} ({runtime.why}); "
         f"{'compiled' if compiled else 'not compiled'} ({why_compiled})",
     ]
     in_all, memory = 0.0, 0.0

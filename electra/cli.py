@@ -264,10 +264,30 @@ def finetune(arguments: Arguments) -> int:
         for line in remarks(hparams):
             print(line)
 
-    from electra.finetune import finetune as run
+    from electra.suite import run
 
     signal = run(config)["signal"]
     return 0 if signal is None else 128 + signal
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """A table over tasks, with a column for each folder that electra finetune left."""
+
+    folders: Positional[tuple[Path, ...]]
+    """Folders of one task or of several."""
+    out: Path | None = None
+    """Folder for the table as results.json, .md and .tex."""
+
+
+def compare(arguments: Arguments) -> int:
+    """A table over several fine-tunings."""
+    given = _parse(CompareArguments, "compare", "electra compare pretrained random --out table", arguments)
+
+    from electra.suite import compare as run
+
+    print(run(list(given.folders), given.out))
+    return 0
 
 
 def predict(arguments: Arguments) -> int:
@@ -349,7 +369,7 @@ def demo(arguments: Arguments) -> int:
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
     verb.__name__: verb
-    for verb in (demo, vocab, build, inspect, pretrain, evaluate, export, convert, finetune, predict, doctor)
+    for verb in (demo, vocab, build, inspect, pretrain, evaluate, export, convert, finetune, compare, predict, doctor)
 }
 
 

@@ -29,12 +29,11 @@ from electra.interop.network import Network, Tensors
 from electra.interop.nvidia import read_aws, read_nvidia
 from electra.interop.run_folder import Moments, check_objective, infer_model, write_run
 from electra.interop.tf_h5 import FILE_NAME, read_h5, write_h5_folder
-from electra.interop.weights import has_weights, write_weights
+from electra.interop.weights import TASK_HEADS, has_weights, write_weights
 from electra.store import Store
 from electra.tokenizer import Vocabulary, load_tokenizer
 
 BUNDLE_FILE = re.compile(r".+\.(index|meta|data-\d{5}-of-\d{5})")
-HEADS_FILE = "task_heads.safetensors"
 ROLES = {"ElectraForPreTraining": "discriminator", "ElectraForMaskedLM": "generator"}
 
 
@@ -204,9 +203,9 @@ def _write_folders(config: ConvertConfig, source: Source, vocabulary: Vocabulary
             _return_free_memory()
             _load_and_check(folder / name, name, expected)
             if name in source.extras:
-                write_weights(folder / name / HEADS_FILE, source.extras[name])
+                write_weights(folder / name / TASK_HEADS, source.extras[name])
                 layers = sorted({tensor.rpartition(".")[0] for tensor in source.extras[name]})
-                print(f"head        {', '.join(layers)} in {HEADS_FILE}: no class of transformers has such layers")
+                print(f"head        {', '.join(layers)} in {TASK_HEADS}: no class of transformers has such layers")
     print(f"wrote       {', '.join(str(config.out / name) for name in names)}")
 
 

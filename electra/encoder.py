@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra.dropout import Dropout, dropout
+from electra.linear import Linear
 from electra.varlen import Pieces, varlen_attention
 
 LAYER_NORM_EPSILON = 1e-12
@@ -108,11 +109,11 @@ class Layer(nn.Module):
         hidden = config.hidden_size
         self.num_heads = config.num_heads
         self.attention_dropout = config.attention_dropout
-        self.qkv = nn.Linear(hidden, 3 * hidden)
-        self.out = nn.Linear(hidden, hidden)
+        self.qkv = Linear(hidden, 3 * hidden)
+        self.out = Linear(hidden, hidden)
         self.attention_norm = LayerNorm(hidden)
-        self.up = nn.Linear(hidden, config.intermediate_size)
-        self.down = nn.Linear(config.intermediate_size, hidden)
+        self.up = Linear(hidden, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, hidden)
         self.output_norm = LayerNorm(hidden)
         self.dropout = Dropout(config.dropout)
 
@@ -138,7 +139,7 @@ class Body(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         project = config.embedding_size != config.hidden_size
-        self.project = nn.Linear(config.embedding_size, config.hidden_size) if project else None
+        self.project = Linear(config.embedding_size, config.hidden_size) if project else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
 
     def forward(

@@ -79,6 +79,22 @@ def classification_metrics(predictions: ArrayLike, labels: ArrayLike, classes: i
     return found
 
 
+def multi_label_metrics(predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Micro and macro F1 of (N, C) zeros and ones, and the share of rows of which every label is right.
+
+    A label that neither occurs nor is predicted counts as 0 in the macro mean.
+    """
+    from sklearn.metrics import f1_score
+
+    predicted, truth = np.asarray(predictions, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    _require_pairs(predicted, truth)
+    return {
+        "micro_f1": float(f1_score(truth, predicted, average="micro", zero_division=0.0)),
+        "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
+        "accuracy": float(np.mean((predicted == truth).all(axis=1))),
+    }
+
+
 def regression_metrics(predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Pearson and Spearman correlation and the mean squared error of (N,) numbers on the labels' own scale."""
     from scipy.stats import pearsonr, spearmanr

@@ -1,9 +1,9 @@
-"""What a fine-tuning found, over its seeds: summary, table, and the card of the model that it leaves.
+"""What a fine-tuning found, over its trials: summary, table, and the card of the model that it leaves.
 
-    one result a seed -> `summarise_seeds` (median, mean, deviation, best seed) -> `results_table`, `model_card`
+    one result a trial -> `summarise_trials` (median, mean, deviation, best) -> tables, `model_card`
 
-Plain dictionaries, as they stand in results.json. "Best" is by the task's metric on the dev set; the test metrics
-of all seeds are shown and none is chosen by them.
+Plain dictionaries, as they stand in results.json. A trial is a seed, and with folds a part of the data. "Best" is by
+the task's metric on the dev set; the test metrics of all trials are shown and none is chosen by them.
 """
 
 from __future__ import annotations
@@ -17,76 +17,132 @@ from electra.config import FinetuneConfig
 from electra.metrics import summarise
 
 Result = dict[str, Any]
-FOOTNOTE = "main: names the best seed, on dev. Every seed counts as it was after its last step."
+LAST = "Every trial counts as it was after its last step."
+BEST = "Every trial counts as it was at its best evaluation on dev, whose metric is flattered by that choice."
 
 
-def summarise_seeds(seeds: list[Result], metric: str) -> Result:
-    """{"seeds", "best_seed", "summary": {split: {metric: {"median", "mean", "std"}}}}.
+def trial_name(trial: Result) -> str:
+    """The name of a trial's folder."""
+    return f"seed-{trial['seed']}" + (f"-fold-{trial['fold']}" if "fold" in trial else "")
 
-    The first of several seeds with equal metrics is the best; None without a seed.
+
+def summarise_trials(trials: list[Result], metric: str) -> Result:
+    """{"trials", "best_trial", "summary": {split: {metric: {"median", "mean", "std"}}}}.
+
+    The first of several trials with equal metrics is the best, the first of all without dev metrics, None of none.
     """
-    splits = [split for split in ("dev", "test") if seeds and split in seeds[0]]
+    splits = [name for name, value in trials[0].items() if isinstance(value, dict)] if trials else []
     summary = {
-        split: {name: dataclasses.asdict(summarise([seed[split][name] for seed in seeds])) for name in seeds[0][split]}
+        split: {
+            name: dataclasses.asdict(summarise([trial[split][name] for trial in trials])) for name in trials[0][split]
+        }
         for split in splits
     }
-    best = max(seeds, key=lambda seed: seed["dev"][metric])["seed"] if seeds else None
-    return {"seeds": seeds, "best_seed": best, "summary": summary}
+    best = max(trials, key=lambda trial: trial.get("dev", {}).get(metric, 0.0)) if trials else None
+    return {"trials": trials, "best_trial": trial_name(best) if best else None, "summary": summary}
 
 
 def results_table(found: Result) -> str:
     """Markdown that also reads as plain text: a row for each split and metric, the task's own metric marked as main."""
-    seeds = [seed["seed"] for seed in found["seeds"]]
-    header = ["split", "metric", *(f"seed {seed}" for seed in seeds), "median", "mean", "std"]
-    rows = [header]
+    ensemble = found.get("ensemble", {})
+    names = [trial_name(trial).replace("-", " ") for trial in found["trials"]]
+    many = len(names) > 1
+    rows = [
+        ["split", "metric", *names, *(("median", "mean", "std") if many else ()), *(("ensemble",) * bool(ensemble))]
+    ]
     for split, metrics in found["summary"].items():
         for name, summary in metrics.items():
             marked = f"{name} (main)" if name == found["metric"] else name
-            values = [seed[split][name] for seed in found["seeds"]]
-            numbers = [f"{value:.4f}" for value in (*values, summary["median"], summary["mean"], summary["std"])]
-            rows.append([split, marked, *numbers])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            values = [trial[split][name] for trial in found["trials"]]
+            values += [summary["median"], summary["mean"], summary["std"]] if many else []
+            values += [ensemble[split][name]] if split in ensemble else []
+            rows.append([split, marked, *(f"{value:.4f}" for value in values)])
+    if len(rows) == 1:
+        return f"{title(found)}\n\nNothing was scored."
+    notes = [f"main: names the best trial, on dev. {BEST if found['select'] == 'best' else LAST}"]
+    if ensemble:
+        notes.append("ensemble: the mean of the outputs of all trials.")
+    return f"{title(found)}\n\n{markdown(rows)}\n\n{' '.join(notes)}"
+
+
+def title(found: Result) -> str:
+    start = "random weights" if found["from_scratch"] else found["model"]
+    if not found["steps"]:
+        return f"{found['task']} by {start}"
+    return f"{found['task']} from {start}: {found['examples']['train']:,} training examples, {found['steps']:,} steps"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table whose first row is the header, its columns aligned."""
+    full = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in full
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    start = "random weights" if found["from_scratch"] else found["model"]
-    title = f"{found['task']} from {start}: {found['train_examples']:,} training examples, {found['steps']:,} steps"
-    return f"{title}\n\n" + "\n".join(lines) + f"\n\n{FOOTNOTE}"
+    return "\n".join(lines)
+
+
+def latex(rows: list[list[str]], caption: str) -> str:
+    """The same as a LaTeX table for the package booktabs; cells may hold $...$."""
+    lines = [" & ".join(_escape(cell) for cell in row) + r" \\" for row in rows]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]])
+    return (
+        f"\\begin{{table}}\n\\centering\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+        f"\\caption{{{_escape(caption)}}}\n\\end{{table}}"
+    )
+
+
+def latex_table(found: Result) -> str:
+    """Median, and mean with standard deviation, of each metric."""
+    rows = [["metric", "median", "mean"]]
+    for split, metrics in found["summary"].items():
+        for name, value in metrics.items():
+            mean = rf"${value['mean']:.4f} \pm {value['std']:.4f}$"
+            rows.append([f"{split} {name}", f"{value['median']:.4f}", mean])
+    return latex(rows, f"{title(found)}, {len(found['trials'])} trials.")
+
+
+def _escape(cell: str) -> str:
+    if cell.startswith("$"):
+        return cell
+    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in cell)
 
 
 def model_card(config: FinetuneConfig, found: Result) -> str:
     """README.md of the model folder: data, recipe, metrics, the command, and how to use it."""
-    labels = ", ".join(found["labels"])
-    if found["kind"] == "regression":
-        scale = "on the scale of the training data (training was on [0, 1]; the map back is folded into `out_proj`)"
-        answers = f"the value of `{labels}`, {scale}"
-    else:
-        answers = f"one of: {labels}"
     start = f"the shape of {config.model} with random weights" if config.from_scratch else config.model
+    examples = ", ".join(f"{count:,} {split}" for split, count in found["examples"].items())
     points = [
-        f"{found['train_examples']:,} training, {found['dev_examples']:,} dev, {found['test_examples']:,} test "
-        f"examples, cut at {config.max_length} tokens",
+        f"{examples} examples",
         *found["notes"],
-        f"{found['steps']:,} steps of {config.batch_size} examples, learning rate {found['learning_rate']:g} with "
-        f"{config.warmup:.0%} warm-up and linear decay, layer-wise decay {found['layer_decay']:g}",
+        *found["faults"],
+        f"{found['steps']:,} steps of {found['batch_size']} rows, learning rate {found['learning_rate']:g} with "
+        f"{found['warmup']:.0%} warm-up and linear decay, layer-wise decay {found['layer_decay']:g}",
     ]
     recipe = "\n".join(f"* {point}" for point in points)
+    pipeline = found["pipeline"]
+    if pipeline:
+        code = f'from transformers import pipeline\n\nanswer = pipeline("{pipeline}", model="PATH OF THIS FOLDER")'
+        use = f"```python\n{code}\n```"
+    elif "auto_class" in found:
+        load = f'{found["auto_class"]}.from_pretrained("PATH OF THIS FOLDER")'
+        code = f"from transformers import {found['auto_class']}\n\nmodel = {load}"
+        use = f"```python\n{code}\n```"
+    else:
+        use = "No class of transformers holds its head: it answers through `electra predict PATH-OF-THIS-FOLDER`."
+    tag = f"pipeline_tag: {pipeline or found.get('tag', 'question-answering')}\n"
     return f"""---
 library_name: transformers
-pipeline_tag: text-classification
-tags: [electra]
+{tag}tags: [electra]
 ---
 
 # ELECTRA fine-tuned on {found["task"]}
 
-Fine-tuned with electra-toolkit {__version__} from {start}. It answers with {answers}.
+Fine-tuned with electra-toolkit {__version__} from {start}. It answers with {found["answers"]}.
 
-```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", model="PATH OF THIS FOLDER")
-```
+{use}
 
 ## Data and recipe
 
@@ -94,7 +150,7 @@ classify = pipeline("text-classification", model="PATH OF THIS FOLDER")
 
 ## Results
 
-This is the model of seed {found["best_seed"]}, the best of {len(found["seeds"])} by {found["metric"]} on dev.
+This is the model of {found["best_trial"]}, the best of {len(found["trials"])} by {found["metric"]} on dev.
 The median is the fairer figure.
 
 {results_table(found)}
@@ -110,15 +166,16 @@ The median is the fairer figure.
 def command(config: FinetuneConfig) -> str:
     """The command line that repeats the run: every option that is not the default."""
     words = ["electra", "finetune", config.model]
-    for section in (config, config.custom):
+    for section in (config, config.custom, config.questions):
         for item in dataclasses.fields(section):
             value = getattr(section, item.name)
-            if item.name in ("model", "custom", "overwrite") or value == item.default:
+            is_section = dataclasses.is_dataclass(value)
+            if is_section or item.name in ("model", "overwrite") or value == item.default:
                 continue
             words.append(f"--{item.name.replace('_', '-')}")
             if isinstance(value, tuple):
                 words += map(str, value)
-            elif not isinstance(value, bool):
+            elif not isinstance(value, bool) or item.type == "bool | None":
                 words.append(str(value))
             elif not value:
                 words[-1] = f"--no-{words[-1].removeprefix('--')}"

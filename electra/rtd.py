@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra.config import ModelConfig, ObjectiveConfig
+from electra.devices import sum_dtype
 from electra.encoder import Body, Embeddings, Encoder, EncoderConfig, LayerNorm, block_mask, initialize
 from electra.metrics import histogram_auc
 from electra.varlen import Pieces, piece_bounds
@@ -182,7 +183,8 @@ def uniform_tokens(uniforms: Tensor, vocab_size: int, forbidden: Tensor | None =
     `forbidden` (B, K) takes these tokens out (disallow_correct).
     """
     choices = vocab_size - (forbidden is not None)
-    tokens = (uniforms.double() * choices).long()  # in fp32 the product could round up to `choices`
+    # In fp32, all that some devices have, the product could round up to `choices`.
+    tokens = (uniforms.to(sum_dtype(uniforms.device)) * choices).long().clamp(max=choices - 1)
     return tokens if forbidden is None else tokens + (tokens >= forbidden)
 
 

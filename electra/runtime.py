@@ -53,6 +53,14 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
+    @contextlib.contextmanager
+    def main_speaks(self) -> Iterator[None]:
+        """Whatever is printed is printed by the main process alone."""
+        with contextlib.ExitStack() as stack:
+            if not self.is_main:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            yield
+
     def sum_over_ranks(self, values: dict[str, float]) -> dict[str, float]:
         """Add up numbers over all processes (fp64, on the host); every rank gets the sums."""
         if self.world_size == 1:

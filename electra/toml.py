@@ -52,13 +52,13 @@ def from_dict(kind: type[Config], values: dict[str, Any], base: Config | None = 
             nested = typing.cast(type[Any], hints[key])
             chosen[key] = from_dict(nested, value, getattr(base, key, None), f"{path}.")
         else:
-            chosen[key] = _coerce(value, hints[key], path)
+            chosen[key] = coerce(value, hints[key], path)
     if base is not None:
         return typing.cast(Config, dataclasses.replace(typing.cast(Any, base), **chosen))
     return kind(**chosen)
 
 
-def _coerce(value: Any, hint: Any, path: str) -> Any:
+def coerce(value: Any, hint: Any, path: str) -> Any:
     """The TOML value as the annotated type, or a ValueError that names the key."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
@@ -66,10 +66,10 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
             raise ValueError(f"{path} must be a table of keys, not {value!r}")
         return from_dict(typing.cast(type[Any], hint), value, where=f"{path}.")
     if origin is Annotated:
-        return _coerce(value, choices[0], path)
+        return coerce(value, choices[0], path)
     if origin in (typing.Union, types.UnionType):
         options = [choice for choice in choices if choice is not type(None)]
-        return _coerce(value, options[0], path)
+        return coerce(value, options[0], path)
     if origin is Literal:
         if value not in choices:
             raise ValueError(f"{path} must be one of {', '.join(map(str, choices))}, not {value!r}")
@@ -77,7 +77,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{path} must be a list, not {value!r}")
-        return tuple(_coerce(item, choices[0], f"{path}[{index}]") for index, item in enumerate(value))
+        return tuple(coerce(item, choices[0], f"{path}[{index}]") for index, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):

@@ -79,11 +79,14 @@ def train(
     flops_per_token: float = 0.0,
     peak_flops: float = 0.0,
     profiler: StepProfiler | None = None,
+    is_enough: Callable[[], bool] = lambda: False,
+    save_last: bool = True,
 ) -> Outcome:
     """Train from `state.step` to `loop.steps`; `state` is left at the last step done.
 
     `state.model(micro_batch, totals)` gives the micro-batch's part of the loss and sums of metrics over it;
-    `learning_rate(step)` is the rate of step 0, 1, ...; `summarise(sums, steps)` turns metric sums into a log line.
+    `learning_rate(step)` is the rate of step 0, 1, ...; `summarise(sums, steps)` turns metric sums into a log line;
+    `is_enough()`, asked after each evaluation, ends the training early. Without `save_last` the end is not saved.
     Raises ValueError when loss or gradient stop being finite; the checkpoint then saved is from before that step. In
     fp16 a gradient that overflows is no such end: its step is skipped (scaling.py).
     """
@@ -143,9 +146,12 @@ def train(
                 log.metrics(state.step, evaluate(), kind="eval")
                 model.train()
                 reshard(model)
-            if last or state.step % loop.save_every == 0:
+                last = last or is_enough()
+            if (last and save_last) or state.step % loop.save_every == 0:
                 _save(state, window, checkpoints, runtime, wait=last)
             window.begin += time.monotonic() - pause  # neither evaluation nor saving counts in tokens/s
+            if last:
+                break
     return Outcome(state.step)
 
 

@@ -12,7 +12,7 @@ from tiny_models import make_model_folder
 
 from electra.announcement import parameters
 from electra.cli import main
-from electra.config import FinetuneConfig, LoopConfig, ModelConfig, OptimizerConfig, PretrainConfig
+from electra.config import FinetuneConfig, LoopConfig, ModelConfig, OptimizerConfig, PretrainConfig, QuestionConfig
 from electra.interop.google_config import (
     FINETUNING,
     OVERRIDES,
@@ -192,6 +192,7 @@ def test_finetuning_defaults_are_googles():
     assert config == FinetuneConfig(
         model="model", data=Path("data"), out=Path("out"), task="sst2", learning_rate=1e-4, layer_decay=0.8,
         layer_decay_google=True, weight_decay=0.01, bias_correction=False, seeds=(0,), batch_size=32, warmup=0.1,
+        recipe="google", save_every=1_000_000, questions=QuestionConfig(head="joint", null_threshold=-2.75),
     )  # fmt: skip
     assert config.epochs == 0.0, "the task's own, which is Google's"
 
@@ -253,11 +254,12 @@ def test_mistakes_in_pretraining_are_named(hparams, sentence):
 @pytest.mark.parametrize(
     ("hparams", "sentence"),
     [
-        ('{"task_names": ["chunk"]}', "task_names 'chunk' is not among the tasks here: sst, cola"),
+        ('{"task_names": ["ner"]}', "task_names 'ner' is not among the tasks here: sst, sts"),
         ('{"task_names": ["sst", "cola"]}', "a run has one task"),
         ('{"task_names": "sst"}', 'task_names must be a list of texts, not "sst"'),
         ('{"double_unordered": false}', "double_unordered false is refused"),
-        ('{"write_test_outputs": true}', "write_test_outputs true is refused"),
+        ('{"joint_prediction": false}', "joint_prediction false is refused without answerable_classifier the same"),
+        ('{"doc_stride": 0}', r"doc_stride \(--doc-stride\) must be positive"),
         ('{"debug": true}', "debug true is refused"),
         ('{"num_trials": -1}', "num_trials must be above 0"),
         ('{"warmup_proportion": 1}', r"warmup_proportion \(--warmup\) is a share of the steps"),
@@ -358,10 +360,15 @@ def test_finetune_reads_them_and_flags_override(model, tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text())["steps"] == 2
 
 
-def test_finetune_needs_the_task_that_google_has_by_default(model, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["finetune", str(model), "--google-hparams", "{}", "--data", str(tmp_path), "--out", str(tmp_path / "o")])
-    assert "--task" in capsys.readouterr().err
+def test_tasks_modes_and_questions():
+    assert translate_finetuning().task == "chunk"
+    found = translate_finetuning(task_names=["squad"], do_train=False, doc_stride=64, beam_size=5)
+    assert (found.task, found.mode, found.recipe, found.max_length) == ("squad", "eval", "google", 0)
+    assert (found.questions.head, found.questions.doc_stride, found.questions.beam_size) == ("joint", 64, 5)
+    assert (found.questions.null_threshold, found.questions.answerable_weight) == (-2.75, 0.5)
+    assert translate_finetuning(joint_prediction=False, answerable_classifier=False).questions.head == "simple"
+    assert translate_finetuning(do_eval=False).mode == "train"
+    assert translate_finetuning(do_train=False, do_eval=False).mode == "predict"
 
 
 @pytest.mark.parametrize(

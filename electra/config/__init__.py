@@ -9,7 +9,7 @@ field. Sizes that follow from data (vocabulary, special ids) are not here: they 
 
 from electra.config.conversion import ConvertConfig
 from electra.config.corpus import BuildConfig, VocabConfig
-from electra.config.finetuning import FinetuneConfig, PredictConfig, TaskConfig
+from electra.config.finetuning import FinetuneConfig, PredictConfig, QuestionConfig, TaskConfig
 from electra.config.pretraining import (
     LoopConfig,
     ModelConfig,
@@ -31,6 +31,7 @@ __all__ = [
     "PhaseConfig",
     "PredictConfig",
     "PretrainConfig",
+    "QuestionConfig",
     "RowsConfig",
     "TaskConfig",
     "VocabConfig",

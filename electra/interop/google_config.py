@@ -21,7 +21,7 @@ from typing import Any
 
 import tyro
 
-from electra.config import FinetuneConfig, ModelConfig, PretrainConfig
+from electra.config import FinetuneConfig, ModelConfig, PretrainConfig, QuestionConfig
 from electra.files import read_json
 from electra.interop.google import SIZES
 from electra.interop.google_fields import FINETUNING, OVERRIDES, PRETRAINING, Field, Rule
@@ -31,7 +31,8 @@ from electra.tokenizer import Vocabulary
 from electra.toml import from_dict
 
 DEBUG = {"train_batch_size": 8, "num_train_steps": 20, "eval_batch_size": 4, "num_eval_steps": 2}
-TASKS = {"sst": "sst2", "cola": "cola", "mrpc": "mrpc", "rte": "rte", "sts": "stsb"}
+SAME_NAMES = "cola mrpc mnli qnli qqp rte chunk squad squadv1 newsqa naturalqs triviaqa searchqa"
+TASKS = {"sst": "sst2", "sts": "stsb"} | {name: name for name in SAME_NAMES.split()}
 # What the commented-out block of configure_pretraining.py sets for base and large.
 PAPER = {
     "base": {"max_seq_length": 512, "learning_rate": 2e-4, "generator_hidden_size": 0.33333, "train_batch_size": 256},
@@ -225,7 +226,9 @@ def _check_generator_heads(model: ModelConfig, hparams: Hparams) -> None:
 def _in_googles_words(sentence: str, hparams: Hparams) -> str:
     """A sentence about fields of ours with Google's names before them."""
     fields = (*hparams.fields, *OVERRIDES)
-    names = DERIVED | {field.text: field.name for field in fields if field.action == "mapped"}
+    names = DERIVED | {
+        field.text.removeprefix("questions."): field.name for field in fields if field.action == "mapped"
+    }
     for ours, theirs in names.items():
         for written in (ours, f"--{ours.replace('_', '-')}"):
             sentence = re.sub(rf"(?<![-.\w]){re.escape(written)}(?![-\w])", f"{theirs} ({written})", sentence)
@@ -249,6 +252,9 @@ def finetune_config(hparams: Hparams) -> FinetuneConfig:
         raise ValueError(f"{hparams.source}: learning_rate, num_train_epochs and num_trials must be above 0")
     chosen: dict[str, Any] = {
         "task": _task(hparams),
+        "recipe": "google",
+        "mode": _mode(values["do_train"], values["do_eval"]),
+        "max_length": values.get("max_seq_length", 0),  # 0 is the task's own, the same as Google's
         "learning_rate": learning_rate,
         "epochs": values.get("num_train_epochs", 0.0),  # 0 is the task's own, the same as Google's
         "layer_decay": decay if decay > 0 else 1.0,
@@ -256,18 +262,31 @@ def finetune_config(hparams: Hparams) -> FinetuneConfig:
         "bias_correction": False,
         "seeds": tuple(range(values["num_trials"])),
     }
-    chosen |= {field.text: values[field.name] for field in hparams.fields if field.action == "mapped"}
+    if values["joint_prediction"] != values["answerable_classifier"]:
+        raise ValueError(
+            f"{hparams.source}: joint_prediction {json.dumps(values['joint_prediction'])} is refused without "
+            "answerable_classifier the same, since the joint head here has the classifier and the simple one has none"
+        )
+    mapped = {field.text: values[field.name] for field in hparams.fields if field.action == "mapped"}
+    questions = {name.partition(".")[2]: value for name, value in mapped.items() if name.startswith("questions.")}
+    questions["head"] = "joint" if values["joint_prediction"] else "simple"
+    chosen |= {name: value for name, value in mapped.items() if not name.startswith("questions.")}
     missing: Any = tyro.MISSING
     try:
+        chosen["questions"] = QuestionConfig(**questions)
         return FinetuneConfig(model=missing, data=missing, out=missing, **chosen)
     except ValueError as error:
         raise ValueError(f"{hparams.source}: {_in_googles_words(str(error), hparams)}") from None
 
 
-def _task(hparams: Hparams) -> Any:
-    names = hparams.given.get("task_names")
-    if names is None:
-        return tyro.MISSING
+def _mode(train: bool, evaluate: bool) -> str:
+    if train:
+        return "train_eval" if evaluate else "train"
+    return "eval" if evaluate else "predict"
+
+
+def _task(hparams: Hparams) -> str:
+    names = hparams.values["task_names"]
     if len(names) != 1:
         raise ValueError(
             f"{hparams.source}: task_names {names} is refused, since a run has one task: start one for each"

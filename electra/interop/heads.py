@@ -2,8 +2,8 @@
 
     hidden states (B, L, H) of the `Encoder` -> head -> logits
 
-The head modules are those of `rtd.py` and `tasks/classifier.py`, so that what is exported is the code that was
-trained. A head is found by the class that `config.json` names under "architectures". Formulas follow transformers
+The head modules are those of `rtd.py` and `tasks/sentences/classifier.py`, so that what is exported is the code that
+was trained. A head is found by the class that `config.json` names under "architectures". Formulas follow transformers
 models/electra/modeling_electra.py. Letters: B rows, L tokens, H hidden size, V vocabulary, C classes.
 """
 
@@ -19,19 +19,7 @@ from torch import Tensor, nn
 from electra.encoder import Encoder, EncoderConfig, key_mask
 from electra.interop.network import Tensors
 from electra.rtd import MaskedLMHead, ReplacedTokenHead
-from electra.tasks.classifier import ClassificationHead
-
-
-class MultipleChoiceHead(nn.Module):
-    """States of the first token (..., H) of a question with one choice -> one logit: (..., 1)."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.summary = nn.Linear(hidden_size, hidden_size)
-        self.classifier = nn.Linear(hidden_size, 1)
-
-    def forward(self, first: Tensor) -> Tensor:
-        return self.classifier(F.gelu(self.summary(first)))
+from electra.tasks.sentences.classifier import ClassificationHead, MultipleChoiceHead
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,7 @@ HEADS: dict[str, Head] = {
         ("start_logits", "end_logits"),
     ),
     "ElectraForMultipleChoice": Head(
-        lambda config, labels: MultipleChoiceHead(config.hidden_size),
+        lambda config, labels: MultipleChoiceHead(config.hidden_size, config.dropout),
         {"summary": "sequence_summary.summary", "classifier": "classifier"},
     ),
 }

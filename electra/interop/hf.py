@@ -23,7 +23,7 @@ from electra.files import atomic_file, atomic_folder, read_json, write_json
 from electra.interop.heads import HEADS, HeadedEncoder, head_from_hf, head_to_hf
 from electra.interop.hub import find_model_folder
 from electra.interop.network import OUTPUT, WORDS, Network, Tensors
-from electra.interop.weights import SAFETENSORS, read_weights, write_weights
+from electra.interop.weights import SAFETENSORS, TASK_HEADS, read_file, read_weights, write_weights
 from electra.tokenizer import Vocabulary, load_tokenizer
 
 # our name -> Hugging Face's, below "electra."
@@ -262,10 +262,18 @@ def read_hf(name: str | Path) -> Network:
     return network
 
 
-def write_hf(folder: Path, network: Network, vocabulary: Vocabulary | None, card: str, overwrite: bool = False) -> None:
+def write_hf(
+    folder: Path,
+    network: Network,
+    vocabulary: Vocabulary | None,
+    card: str,
+    overwrite: bool = False,
+    extra: Tensors | None = None,
+) -> None:
     """Write a model folder that `transformers` loads: config.json, model.safetensors, tokenizer files, README.md.
 
-    Without a vocabulary there are no tokenizer files, without a card no README.md. Raises ValueError if `folder` holds
+    Without a vocabulary there are no tokenizer files, without a card no README.md. `extra` are tensors of a head that
+    no class of transformers holds, for task_heads.safetensors. Raises ValueError if `folder` holds
     something (unless `overwrite`), the network is not complete, or the vocabulary is larger than its word table.
     """
     config = check_network(network)
@@ -279,6 +287,8 @@ def write_hf(folder: Path, network: Network, vocabulary: Vocabulary | None, card
         tensors = {name.removeprefix("electra."): value for name, value in tensors.items()}
     with atomic_folder(folder, overwrite) as temporary:
         write_weights(temporary / SAFETENSORS, tensors)
+        if extra:
+            write_weights(temporary / TASK_HEADS, extra)
         write_json(temporary / "config.json", values)
         if vocabulary is not None:
             vocabulary.save(temporary)
@@ -297,11 +307,12 @@ def save_model_folder(
     vocabulary: Vocabulary,
     card: str,
     overwrite: bool = False,
+    extra: Tensors | None = None,
     **extra_config: Any,
 ) -> None:
     """`make_network` and `write_hf` in one."""
     network = make_network(config, encoder, head, architecture, str(folder), **extra_config)
-    write_hf(folder, network, vocabulary, card, overwrite)
+    write_hf(folder, network, vocabulary, card, overwrite, extra)
 
 
 def check_vocabulary(vocabulary: Vocabulary, config: EncoderConfig, source: str) -> None:
@@ -320,6 +331,8 @@ class Pretrained:
     network: Network
     config: EncoderConfig
     vocabulary: Vocabulary
+    extra: Tensors = dataclasses.field(default_factory=dict)
+    """Tensors of a head that no class of transformers holds."""
 
     @property
     def source(self) -> str:
@@ -355,7 +368,8 @@ def load_pretrained(name: str) -> Pretrained:
     config = config_from_hf(read_json(folder / "config.json"), str(folder / "config.json"))
     vocabulary = load_tokenizer(folder)
     check_vocabulary(vocabulary, config, str(folder))
-    return Pretrained(read_hf(folder), config, vocabulary)
+    extra = read_file(folder / TASK_HEADS) if (folder / TASK_HEADS).is_file() else {}
+    return Pretrained(read_hf(folder), config, vocabulary, extra)
 
 
 def _guess_architecture(tensors: Tensors) -> str:

@@ -22,6 +22,8 @@ from torch import Tensor
 from electra.files import read_json
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+TASK_HEADS = "task_heads.safetensors"
+"""Tensors of heads that no class of transformers holds, beside the weights of the encoder."""
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -32,7 +34,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in _find_files(folder):
-        tensors |= _read_file(path)
+        tensors |= read_file(path)
     return {name: _as_float(name, value, folder) for name, value in tensors.items() if not _is_buffer(name)}
 
 
@@ -69,7 +71,8 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file as they are; ValueError for a damaged one, and a pickle with code in it."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
