@@ -43,9 +43,9 @@ def main() -> None:
                 metric = found["metric"]
                 tables[f"{task} {start}"] = {
                     "metric": metric,
-                    "train_examples": found["train_examples"],
+                    "train_examples": found["examples"]["train"],
                     "steps": found["steps"],
-                    "seeds": [seed["dev"][metric] for seed in found["seeds"]],
+                    "seeds": [seed["dev"][metric] for seed in found["trials"]],
                     **found["summary"]["dev"][metric],
                 }
     report = {

@@ -36,6 +36,7 @@ from electra.tokenizer import train_vocabulary
 
 TEXT = "python-docs.txt"
 CLASSES = 10
+EPOCHS = 20.0
 DEV_SHARE = 0.2
 Docstring = tuple[str, str]  # (top-level package, text)
 # Each start gets the rates that suit it best of those tried (3e-4, 5e-4, 1e-3; with and without layer-wise decay):
@@ -84,8 +85,8 @@ def demo(out: Path, steps: int = 0, overwrite: bool = False) -> dict[str, float]
     for name, (title, learning_rate, layer_decay) in STARTS.items():
         folder, scratch = out / f"finetuned-{name}", name == "random"
         flags = f"--learning-rate {learning_rate:g} --layer-decay {layer_decay:g}{' --from-scratch' if scratch else ''}"
-        _title(title, f"electra finetune {run} --data {task} --out {folder} --max-train 500 --epochs 20 {flags}")
-        given = FinetuneConfig(str(run), task, folder, epochs=20.0, max_train=500)
+        _title(title, f"electra finetune {run} --data {task} --out {folder} --max-train 500 --epochs {EPOCHS:g} {flags}")
+        given = FinetuneConfig(str(run), task, folder, epochs=EPOCHS, max_train=500)
         results[name] = finetune(
             dataclasses.replace(given, learning_rate=learning_rate, layer_decay=layer_decay, from_scratch=scratch)
         )
@@ -115,7 +116,7 @@ def _report(results: dict[str, dict[str, Any]], packages: list[str], out: Path, 
     medians = {}
     for name, label in (("pretrained", "pre-trained by us"), ("random", "random weights")):
         summary = results[name]["summary"]["dev"]["accuracy"]
-        values = [seed["dev"]["accuracy"] for seed in results[name]["seeds"]]
+        values = [seed["dev"]["accuracy"] for seed in results[name]["trials"]]
         medians[name] = summary["median"]
         shown = "  ".join(f"{value:.3f}" for value in values)
         print(f"   {label:22} {summary['median']:8.3f} {summary['mean']:8.3f} {summary['std']:7.3f}   {shown}")

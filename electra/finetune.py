@@ -85,7 +85,10 @@ def fine_tune(config: FinetuneConfig, runtime: Runtime) -> dict[str, Any]:
 def finished_trials(plan: Plan) -> dict[str, Result]:
     """The results that an earlier call has left in --out, by the trial's name."""
     paths = {trial.name: plan.config.out / trial.name / "result.json" for trial in plan.trials}
-    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+    try:
+        return {name: read_json(path) for name, path in paths.items() if path.exists()}
+    except ValueError as error:
+        raise ValueError(f"{error}: remove that file, and the trial is trained again") from None
 
 
 # ------------------------------------------------------------------------------------------------ preparing
@@ -94,6 +97,13 @@ def finished_trials(plan: Plan) -> dict[str, Result]:
 def make_plan(config: FinetuneConfig) -> Plan:
     """Read model and data, encode the texts, and work out every number that the run needs."""
     task = find_task(config.task, config.custom)
+    if config.mode == "train":
+        of_dev = {"--select best": config.select == "best", "--patience": config.patience, "--folds": config.folds}
+        for option in (name for name, given in of_dev.items() if given):
+            raise ValueError(f"{option} needs dev metrics, which --mode train does not have: leave out one of them")
+    published_dev = getattr(task, "published_dev", "")
+    if config.published_protocol and published_dev:
+        config = dataclasses.replace(config, select="best")  # the published results are those of the best checkpoint
     pretrained = load_pretrained(config.model)
     limit = pretrained.config.max_positions
     if config.max_length > limit:
@@ -105,7 +115,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
         raise ValueError(f"{config.model} has no head for a task: fine-tune it first (electra finetune)")
     faults: list[str] = []
 
-    @functools.lru_cache(maxsize=1)
+    @functools.lru_cache(maxsize=2)  # the fold in training, and the first, which describes the run
     def prepare_fold(fold: int | None) -> Prepared:
         problems = Problems()
         prepared = prepare(task, given, pretrained, fold, problems)
@@ -134,7 +144,7 @@ def open_run(config: FinetuneConfig) -> None:
     """Create --out, or accept an unfinished run of the same configuration there; more seeds may be asked for."""
     path = config.out / "config.toml"
     if config.overwrite and config.out.exists():
-        shutil.rmtree(config.out)
+        _remove(config)
     if path.exists():
         old = read_toml(FinetuneConfig, path)
         seeds = config.seeds if set(old.seeds) <= set(config.seeds) else old.seeds
@@ -150,13 +160,24 @@ def open_run(config: FinetuneConfig) -> None:
     write_toml(dataclasses.replace(config, overwrite=False), path)
 
 
+def _remove(config: FinetuneConfig) -> None:
+    """Remove --out, unless that is a file or holds what the run reads."""
+    if not config.out.is_dir():
+        raise ValueError(f"--out {config.out} is a file: choose a folder")
+    for option, path in ("--data", config.data), ("the model", Path(config.model)):
+        if path.exists() and path.resolve().is_relative_to(config.out.resolve()):
+            raise ValueError(f"--overwrite would remove {option} {path} with --out {config.out}: choose another --out")
+    shutil.rmtree(config.out)
+
+
 def announce(plan: Plan, runtime: Runtime) -> None:
     """Say what is about to happen, each derived number with its reason."""
     config, settings, prepared = plan.config, plan.settings, plan.prepared
     weights = "random weights (a baseline)" if config.from_scratch else "its weights"
     size = sum(tensor.numel() for tensor in plan.pretrained.encoder_state.values())
     print(f"model     {config.model}: {size:,} parameters, {weights}")
-    print(f"task      {prepared.name}: {prepared.kind}, best trial by {prepared.metric} on dev")
+    chosen = f", best trial by {prepared.metric} on dev" if config.mode == "train_eval" else ""
+    print(f"task      {prepared.name}: {prepared.kind}{chosen}")
     for split in prepared.splits:
         print(f"{split:9} {prepared.describe(split)}")
     for note in plan.notes:
@@ -189,9 +210,10 @@ def answer(plan: Plan, runtime: Runtime) -> dict[str, Any]:
     if config.mode == "eval":
         splits = [split for split in splits if prepared.is_labelled(split)]
     if not splits:
-        raise ValueError(f"{config.data} has no file of the task {prepared.name} to {config.mode}")
+        labelled = "labelled " if config.mode == "eval" else ""
+        raise ValueError(f"{config.data} has no {labelled}file of the task {prepared.name} for --mode {config.mode}")
     outputs = {split: prepared.predict(model, split, runtime) for split in splits}
-    result: Result = {"seed": None, "steps": 0}
+    result: Result = {"steps": 0}
     if config.mode == "eval":
         result |= {split: prepared.score(found, split) for split, found in outputs.items()}
     found = facts(plan) | summarise_trials([result], prepared.metric)
@@ -230,27 +252,30 @@ def collect(plan: Plan, results: dict[str, Result]) -> dict[str, Any]:
     """What results.json holds: facts, each trial's metrics in the order of the trials, and their summary."""
     trials = [results[trial.name] for trial in plan.trials if trial.name in results]
     found = facts(plan) | summarise_trials(trials, plan.prepared.metric)
-    ensemble = ensemble_metrics(plan, [trial for trial in plan.trials if trial.name in results])
+    means = ensemble_outputs(plan) if len(trials) == len(plan.trials) else {}
+    scored = {split: mean for split, mean in means.items() if plan.prepared.is_labelled(split)}
+    ensemble = {split: plan.prepared.score(mean, split) for split, mean in scored.items()}
     return found | ({"ensemble": ensemble} if ensemble else {})
 
 
-def ensemble_metrics(plan: Plan, trials: list[Trial]) -> dict[str, dict[str, float]]:
-    """The metrics of each split for the mean of all trials' outputs, once every trial's are there."""
-    prepared, out = plan.prepared, plan.config.out
-    found = {}
-    for split in prepared.splits:
-        paths = [out / trial.name / f"{split}.npz" for trial in plan.trials]
-        if split != "train" and len(trials) == len(plan.trials) > 1 and all(path.exists() for path in paths):
-            mean = mean_outputs([_load(path) for path in paths])
-            save_predictions(out / "ensemble" / "predictions", prepared, {split: mean})
-            if prepared.is_labelled(split):
-                found[split] = prepared.score(mean, split)
-    return found
+def ensemble_outputs(plan: Plan) -> dict[str, Outputs]:
+    """The mean of all trials' outputs for each split, where there are several and every trial's are there."""
+    means: dict[str, Outputs] = {}
+    for split in plan.prepared.splits:
+        paths = [plan.config.out / trial.name / f"{split}.npz" for trial in plan.trials]
+        if split != "train" and len(paths) > 1 and all(path.exists() for path in paths):
+            means[split] = mean_outputs([_load(path) for path in paths])
+    return means
 
 
 def write_results(plan: Plan, results: dict[str, Result]) -> dict[str, Any]:
-    """Write results.json, .md and .tex, metrics.jsonl of all trials and the card of `model/`; returns the first."""
+    """Write results.json, .md and .tex, metrics.jsonl of all trials, the card of `model/` and the ensemble's answers.
+
+    Returns what results.json holds.
+    """
     out, found = plan.config.out, collect(plan, results)
+    if len(results) == len(plan.trials) and (means := ensemble_outputs(plan)):
+        save_predictions(out / "ensemble" / "predictions", plan.prepared, means)
     write_json(out / "results.json", found)
     _write(out / "results.md", results_table(found))
     _write(out / "results.tex", latex_table(found))

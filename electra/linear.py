@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, the same parameters and the same results."""
+    """`nn.Linear`, the same parameters and the same results; through oneDNN it can be differentiated once."""
 
     def forward(self, x: Tensor) -> Tensor:
         if _uses_onednn(x, self.weight):
@@ -30,7 +30,8 @@ class Linear(nn.Linear):
 
 def _uses_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        not torch.jit.is_tracing()  # which does not know the operator
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")

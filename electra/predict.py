@@ -41,6 +41,8 @@ def predict(config: PredictConfig) -> int:
     """
     if config.out is not None:
         refuse_existing(config.out, config.overwrite)
+        if config.out.is_dir():
+            raise ValueError(f"{config.out} is a folder where a file belongs: choose another --out")
     predictor = load_predictor(config)
     count = 0
     with _output(config) as file:

@@ -17,12 +17,16 @@ from electra.config import FinetuneConfig
 from electra.metrics import summarise
 
 Result = dict[str, Any]
+COLUMNS = 6
+"""With more trials than these a table leaves out what each of them found."""
 LAST = "Every trial counts as it was after its last step."
 BEST = "Every trial counts as it was at its best evaluation on dev, whose metric is flattered by that choice."
 
 
 def trial_name(trial: Result) -> str:
-    """The name of a trial's folder."""
+    """The name of a trial's folder; "model" where none was trained."""
+    if "seed" not in trial:
+        return "model"
     return f"seed-{trial['seed']}" + (f"-fold-{trial['fold']}" if "fold" in trial else "")
 
 
@@ -46,23 +50,28 @@ def results_table(found: Result) -> str:
     """Markdown that also reads as plain text: a row for each split and metric, the task's own metric marked as main."""
     ensemble = found.get("ensemble", {})
     names = [trial_name(trial).replace("-", " ") for trial in found["trials"]]
-    many = len(names) > 1
+    many, shown = len(names) > 1, found["trials"] if len(names) <= COLUMNS else []
+    names = names[: len(shown)]
     rows = [
         ["split", "metric", *names, *(("median", "mean", "std") if many else ()), *(("ensemble",) * bool(ensemble))]
     ]
     for split, metrics in found["summary"].items():
         for name, summary in metrics.items():
             marked = f"{name} (main)" if name == found["metric"] else name
-            values = [trial[split][name] for trial in found["trials"]]
+            values = [trial[split][name] for trial in shown]
             values += [summary["median"], summary["mean"], summary["std"]] if many else []
             values += [ensemble[split][name]] if split in ensemble else []
             rows.append([split, marked, *(f"{value:.4f}" for value in values)])
     if len(rows) == 1:
         return f"{title(found)}\n\nNothing was scored."
-    notes = [f"main: names the best trial, on dev. {BEST if found['select'] == 'best' else LAST}"]
+    notes = ["main: names the best trial, on dev."] if found["mode"] == "train_eval" else []
+    if found["steps"]:
+        notes.append(BEST if found["select"] == "best" else LAST)
+    if not shown:
+        notes.append(f"results.json has each of the {len(found['trials'])} trials.")
     if ensemble:
         notes.append("ensemble: the mean of the outputs of all trials.")
-    return f"{title(found)}\n\n{markdown(rows)}\n\n{' '.join(notes)}"
+    return "\n\n".join([title(found), markdown(rows), *([" ".join(notes)] if notes else [])])
 
 
 def title(found: Result) -> str:
@@ -74,7 +83,7 @@ def title(found: Result) -> str:
 
 def markdown(rows: list[list[str]]) -> str:
     """A table whose first row is the header, its columns aligned."""
-    full = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
+    full = [[cell.replace("|", r"\|") for cell in row] + [""] * (len(rows[0]) - len(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in full
@@ -104,10 +113,17 @@ def latex_table(found: Result) -> str:
     return latex(rows, f"{title(found)}, {len(found['trials'])} trials.")
 
 
+ESCAPES = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
 def _escape(cell: str) -> str:
     if cell.startswith("$"):
         return cell
-    return "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in cell)
+    return "".join(ESCAPES.get(letter, letter) for letter in cell)
 
 
 def model_card(config: FinetuneConfig, found: Result) -> str:
@@ -132,6 +148,11 @@ def model_card(config: FinetuneConfig, found: Result) -> str:
         use = f"```python\n{code}\n```"
     else:
         use = "No class of transformers holds its head: it answers through `electra predict PATH-OF-THIS-FOLDER`."
+    chosen = ""
+    if len(found["trials"]) > 1:
+        by_dev = f"best of {len(found['trials'])} by {found['metric']} on dev; the median is the fairer figure"
+        unscored = f"first of {len(found['trials'])}, none of which was scored on dev"
+        chosen = f", the {by_dev if found['mode'] == 'train_eval' else unscored}"
     tag = f"pipeline_tag: {pipeline or found.get('tag', 'question-answering')}\n"
     return f"""---
 library_name: transformers
@@ -150,8 +171,7 @@ Fine-tuned with electra-toolkit {__version__} from {start}. It answers with {fou
 
 ## Results
 
-This is the model of {found["best_trial"]}, the best of {len(found["trials"])} by {found["metric"]} on dev.
-The median is the fairer figure.
+This is the model of {found["best_trial"]}{chosen}.
 
 {results_table(found)}
 

@@ -110,18 +110,20 @@ def task_rows(columns: dict[str, dict[str, Found]]) -> list[list[str]]:
 
     A row for each task's main metric on dev, and the mean of the rows for models that have them all.
     """
-    tasks = list(dict.fromkeys(name for results in columns.values() for name in results))
+    # By metric too: tasks of one's own may have one name and different metrics.
+    tasks = list(
+        dict.fromkeys((name, each["metric"]) for results in columns.values() for name, each in results.items())
+    )
     rows = [["task", "metric", *columns]]
-    for task in tasks:
+    medians: list[list[Any]] = [[] for _ in columns]
+    for task, metric in tasks:
         found = [results.get(task) for results in columns.values()]
-        metric = next(each["metric"] for each in found if each)
-        rows.append([task, metric, *(_cell(each, metric) for each in found)])
-    medians = [
-        [_median(results[task]) for task in tasks] if all(task in results for task in tasks) else []
-        for results in columns.values()
-    ]
-    if len(tasks) > 1:
-        means = [f"{sum(each) / len(each):.4f}" if each and None not in each else "" for each in medians]
+        same = [each if each and each["metric"] == metric else None for each in found]
+        rows.append([task, metric, *(_cell(each, metric) for each in same)])
+        for column, each in zip(medians, same, strict=True):
+            column.append(_median(each) if each else None)
+    means = ["" if None in column else f"{sum(column) / len(column):.4f}" for column in medians]
+    if len(tasks) > 1 and any(means):
         rows.append(["mean", "", *means])
     return rows
 
@@ -194,6 +196,8 @@ def grid_points(config: FinetuneConfig) -> typing.Iterator[dict[str, Any]]:
         key = name.strip().removeprefix("--").replace("-", "_")
         if not sign or not values or key not in SEARCHABLE:
             raise ValueError(f"--grid {axis!r} is not NAME=VALUE,VALUE with a NAME of {', '.join(SEARCHABLE)}")
+        if len(set(values.split(","))) < len(values.split(",")) or any(axis[0][0] == key for axis in axes):
+            raise ValueError(f"--grid names {name.strip()} or one of its values twice")
         axes.append([(key, coerce(_plain(value), hints[key], f"--grid {key}")) for value in values.split(",")])
     for combination in itertools.product(*axes):
         dataclasses.replace(config, **dict(combination), grid=())  # says what is wrong with a value

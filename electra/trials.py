@@ -66,7 +66,7 @@ class Plan:
     settings: Settings
     pretrained: Pretrained
     prepare: Callable[[int | None], Prepared]
-    """The task's data, of a fold; the last one is kept."""
+    """The task's data, of a fold; that of the first and the last one is kept."""
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Sentences about faults of the files' rows."""
@@ -78,9 +78,12 @@ class Plan:
 
     @property
     def trials(self) -> list[Trial]:
-        """Fold by fold, so that each part of the data is prepared once."""
+        """Fold by fold, so that each part of the data is prepared once.
+
+        By rising seed, so that of equal trials the best is the same whatever the order of --seeds, also of added ones.
+        """
         folds = list(range(self.config.folds)) if self.config.folds else [None]
-        return [Trial(seed, fold) for fold in folds for seed in self.config.seeds]
+        return [Trial(seed, fold) for fold in folds for seed in sorted(self.config.seeds)]
 
     @property
     def encoder(self) -> EncoderConfig:
@@ -131,7 +134,7 @@ def finish_trial(plan: Plan, trial: Trial, result: Result, outputs: dict[str, Ou
     with atomic_folder(folder / "predictions", overwrite=True) as temporary:
         for split, found in outputs.items():
             prepared.write_predictions(found, split, temporary)
-    if prepared.can_average() and trial.fold is None and len(plan.trials) > 1:
+    if prepared.can_average() and trial.fold is None:  # also of one seed: others may be added later
         for split, found in outputs.items():
             with atomic_file(folder / f"{split}.npz") as file:
                 np.savez(file, **found)  # type: ignore[arg-type]

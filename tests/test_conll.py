@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 from electra.config import FinetuneConfig, TaskConfig
 from electra.tasks.catalogue import find_task
 from electra.tasks.problems import Problems
-from electra.tasks.tagging.conll import Sentence, read_sentences
+from electra.tasks.tagging.conll import Sentence, one_field, read_sentences
 from electra.tasks.tagging.data import TaggingData, load_tagging_data
 from electra.tasks.tagging.task import CHUNK, CONLL2003, KLUE_NER, NAVER_NER, TaggingTask, custom_tagging_task
 
@@ -218,6 +218,16 @@ def test_faults_of_tags_are_counted(tmp_path: Path) -> None:
     assert "2 sentences of train with 'I-X', not in the label set: not trained on" in faults
 
 
+def test_json_that_is_no_text(tmp_path: Path) -> None:
+    """Halves of characters, which JSON can spell, numbers and nestings that it cannot read, and line ends in words."""
+    half = json.dumps({"tokens": ["a", "\ud83d"], "tags": ["B-X", "O"]})
+    found, faults = read(tmp_path, f"{half}\n{'[' * 100_000}\n{'1' * 5000}\n", name="train.jsonl")
+    assert [sentence.words for sentence in found] == [("a", "\ufffd")]
+    assert "1 sentences with halves of characters: replaced by U+FFFD" in faults
+    assert "2 lines that are not a JSON object" in faults
+    assert one_field("a\tb\r\n") == "a b "
+
+
 @pytest.mark.parametrize(
     ("files", "task", "sentence"),
     [
@@ -228,7 +238,12 @@ def test_faults_of_tags_are_counted(tmp_path: Path) -> None:
         ({"train.txt": "a\nb\n"}, CUSTOM, "train.txt has no tags, which the task custom needs there"),
         ({"train.txt": CHUNKS, "dev.txt": "a x\n"}, CHUNK, "dev.txt has no tags, which the task chunk needs there"),
         ({"train.txt": "a O\nb B-X\n"}, CUSTOM, "train.txt has 1 sentences: too few to cut a dev set from"),
-        ({"train.txt": "a O\n\nb O\n"}, CUSTOM, "the only tag is 'O', there is nothing to learn"),
+        ({"train.txt": "a O\n\nb O\n"}, CUSTOM, "'O' is the only tag, so that there is nothing to learn"),
+        (
+            {"train.txt": "a O\n\nb X-B\n"},
+            dataclasses.replace(CUSTOM, scheme="iob2"),
+            "'O' is the only tag of the scheme iob2, to which 'X-B' does not belong",
+        ),
         ({"train.txt": CHUNKS}, dataclasses.replace(CUSTOM, word_column=5), "train.txt has 3 columns: column 5"),
     ],
 )

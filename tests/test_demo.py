@@ -51,6 +51,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_the_whole_road(tmp_path, monkeypatch, capsys):
+    """Every stage, each of them short; the same command again finds them done."""
+    monkeypatch.setattr(demo, "EPOCHS", 0.1)
+    first = demo.demo(tmp_path / "out", steps=2)
+    assert set(first) == {"pretrained", "random"} and all(0 <= value <= 1 for value in first.values())
+    said = capsys.readouterr().out
+    assert "Dev accuracy of three seeds" in said and "electra pretrain tiny" in said
+    assert demo.demo(tmp_path / "out", steps=2) == first
+    assert capsys.readouterr().out.count("finished before, its result is kept") == 6
+
+
 def test_doctor_measures_this_machine(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "electra_small", tiny)  # seconds instead of half a minute
     doctor.doctor(tmp_path)

@@ -246,6 +246,28 @@ def test_bad_options(model_folder: Path, keyword_data: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_overwrite_removes_no_input(model_folder: Path, keyword_data: Path, tmp_path: Path) -> None:
+    for out, what in (keyword_data, "--data"), (keyword_data.parent, "--data"), (model_folder, "the model"):
+        with pytest.raises(ValueError, match=f"--overwrite would remove {what}"):
+            finetune(config_for(model_folder, keyword_data, out, overwrite=True))
+    (tmp_path / "letter").write_text("precious")
+    with pytest.raises(ValueError, match="is a file: choose a folder"):
+        finetune(config_for(model_folder, keyword_data, tmp_path / "letter", overwrite=True))
+    assert (tmp_path / "letter").exists()
+    assert (keyword_data / "dev.tsv").exists()
+
+
+def test_published_protocol_takes_the_best_checkpoint(model_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in "train", "val":
+        rows = "".join(f"t\t{text}\tnone\t{('none', 'hate')[label]}\n" for text, label in sentences(40, len(name)))
+        (data / f"{name}.tsv").write_text(f"title\tcomment\tbias\thate\n{rows}")
+    plan = make_plan(config_for(model_folder, data, tmp_path / "out", task="hate-speech", published_protocol=True))
+    assert plan.config.select == "best"
+    assert any("the test file" in note for note in plan.notes)
+
+
 def test_f1_needs_two_labels(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,0\nb,1\nc,2\n")
     with pytest.raises(ValueError, match="has 3: use macro_f1"):

@@ -36,6 +36,12 @@ def test_transposed_input_and_frozen_weights() -> None:
     assert layer.weight.grad is None
 
 
+def test_it_can_be_traced() -> None:
+    layer = Linear(6, 4)
+    traced = torch.jit.trace(layer, torch.ones(2, 6))
+    torch.testing.assert_close(traced(torch.ones(5, 6)), layer(torch.ones(5, 6)))
+
+
 def test_other_types_go_torchs_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("oneDNN's product was called")

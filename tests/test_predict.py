@@ -129,6 +129,13 @@ def test_json_lines_in_a_file(classifier: Path, tmp_path: Path) -> None:
     assert len(out.read_text().splitlines()) == 1
 
 
+def test_halves_of_characters_in_json(classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "half.jsonl").write_text('{"text": "good \\ud83d film"}\n')
+    assert predict(config_for(classifier, file=tmp_path / "half.jsonl", column="text")) == 1
+    (answer,) = predictor_for(classifier)(["good \ufffd film"])
+    assert capsys.readouterr().out.splitlines()[1] == f"{answer.label}\t{answer.score:.6f}"
+
+
 def test_long_texts_are_cut(classifier: Path) -> None:
     predictor = predictor_for(classifier)
     long, cut = predictor([("film " * 300, None), ("film " * 126, None)])
@@ -180,6 +187,17 @@ def test_refusals(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": "good"}\n["good"]\n')
     with pytest.raises(ValueError, match=r"c.jsonl, line 2: a line must be a JSON object"):
         predict(config_for(classifier, file=tmp_path / "c.jsonl", column="text"))
+    (tmp_path / "c.jsonl").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"c.jsonl, line 1: not valid JSON"):
+        predict(config_for(classifier, file=tmp_path / "c.jsonl", column="text"))
+    with pytest.raises(ValueError, match="--question and --context are for models that answer questions"):
+        predict(config_for(classifier, question=("who?",), context="me"))
+    with pytest.raises(ValueError, match="--text is not UTF-8 text"):
+        predict(config_for(classifier, text=("good\udcff",)))
+    with pytest.raises(ValueError, match="is a folder where a file belongs: choose another --out"):
+        predict(config_for(classifier, text=("good",), out=tmp_path, overwrite=True))
+    with pytest.raises(ValueError, match="--null-threshold must be finite"):
+        config_for(classifier, text=("good",), null_threshold=float("nan"))
     (tmp_path / "d.csv").write_text('text\n"good\n')
     with pytest.raises(ValueError, match=r"d.csv, line 2: not valid CSV"):
         predict(config_for(classifier, file=tmp_path / "d.csv", column="text"))

@@ -165,11 +165,11 @@ def test_malformed_answers_do_not_make_a_question_unanswerable(tmp_path: Path) -
 
 def test_lines_that_are_not_json_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, {"context": PASSAGE, "qas": [qa(detected_answers=[])]}, "dev.jsonl")
-    path.write_text(path.read_text() + '\n\n{"context": "cut o\n[1]\n')
+    path.write_text(path.read_text() + '\n\n{"context": "cut o\n[1]\n' + "[" * 100_000)
     file, faults = read(path, training=False)
     assert len(file.questions) == 1
     assert faults == {
-        "lines that are not a JSON object: left out": 2,
+        "lines that are not a JSON object: left out": 3,
         "detected_answers that are not [{text, char_spans}]: left out": 1,
     }
 
@@ -187,6 +187,8 @@ def test_files_of_no_use_are_told_in_a_sentence(tmp_path: Path) -> None:
             read(tmp_path / name)
 
     told(b'{"data": [', r"x.json is not valid JSON \(.*line 1 column 11")
+    told(b"[" * 100_000, "x.json is not valid JSON")
+    told(b'{"data": ' + b"1" * 5000, "x.json is not valid JSON")
     told(b"[1, 2]", "not in SQuAD's format")
     told(b'{"data": {}}', "not in SQuAD's format")
     told(b'{"data": []}', "x.json holds no question")

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,17 @@ def test_preparing(model_folder: Path, data: Path, tmp_path: Path) -> None:
     config = config_for(model_folder, tmp_path / "long", tmp_path / "out", questions={"max_query_length": 3})
     prepare_questions(find_task("squadv1", TaskConfig()), config, load_pretrained(config.model), None, problems)
     assert problems.counts() == {"questions longer than 3 tokens: cut": 40}
+    changes = {"task": "squadv1", "questions": {"null_threshold": 1.0}}
+    given = config_for(model_folder, tmp_path / "long", tmp_path / "out", **changes)
+    assert "--null-threshold changes nothing: every question is taken to have an answer" in prepared_for(given).notes
+    shutil.copy(data / "test.json", tmp_path / "long" / "dev.json")
+    with pytest.raises(ValueError, match=r"dev.json has no answers, which the task squadv1 needs there"):
+        prepared_for(given)
+    answers = [{"text": "\x01", "answer_start": 0}]
+    unread = [{"context": "\x01" * n, "qas": [{"id": n, "question": "who ?", "answers": answers}]} for n in (1, 2)]
+    write_squad(tmp_path / "unread" / "train.json", unread)
+    with pytest.raises(ValueError, match=r"train.json: no passage has a character that .* can read"):
+        prepared_for(dataclasses.replace(given, data=tmp_path / "unread"))
     with pytest.raises(ValueError, match="has no head for question answering: fine-tune it first"):
         prepared.load_head(model, load_pretrained(str(model_folder)))
     with pytest.raises(ValueError, match=r"--max-length 65 is longer than the model can read \(64\)"):
@@ -341,6 +353,14 @@ def test_standard_input_and_refusals(
     def give(text: str) -> None:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
+    give('{"id": null, "question": "who ?", "context": "so \\ud83d bright"}')
+    assert predict(options) == 1
+    assert capsys.readouterr().out.splitlines()[1].startswith("1\t")
+    with pytest.raises(ValueError, match="--context is not UTF-8 text"):
+        predict(dataclasses.replace(options, question=("who ?",), context="\udcff"))
+    with pytest.raises(ValueError, match="--column is for models of another kind"):
+        predict(dataclasses.replace(options, column="text", file=finished.data / "test.json"))
+    capsys.readouterr()
     give("".join(json.dumps(row) + "\n\n" for row in rows))
     assert predict(options) == 2
     first, second = (line.split("\t") for line in capsys.readouterr().out.splitlines()[1:])

@@ -159,6 +159,7 @@ def test_plain_tags_and_nothing_to_find() -> None:
         (["PER-B PER-I", "O"], "suffix"),
         (["NN VB", "O"], "plain"),
         (["B-A I-A BA O"], "iob2"),
+        (["B-A I-A"] * 9 + ["B-a BA A i-A"], "iob2"),  # typing errors, more of them than tags
         (["O O"], "iob2"),
         (["O B-A I-A B-B I-B"], "iob2"),
     ],

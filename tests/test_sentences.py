@@ -15,7 +15,7 @@ from tiny_models import WORDS, make_model_folder
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoTokenizer
 
 from electra.config import FinetuneConfig, TaskConfig
-from electra.finetune import finetune
+from electra.finetune import finetune, make_plan
 from electra.interop.hf import load_pretrained, save_model_folder
 from electra.runtime import start
 from electra.tasks.catalogue import find_task
@@ -339,3 +339,32 @@ def test_faulty_rows_are_reported_and_strict_refuses_them(model_folder: Path, tm
         "1 rows whose label is not in the label set",
     ]
     assert found["examples"]["train"] == 43
+
+
+def test_a_folder_or_another_column_in_the_place_of_what_is_needed(model_folder: Path, tmp_path: Path) -> None:
+    config = FinetuneConfig(str(model_folder), tmp_path / "data", tmp_path / "out", device="cpu")
+    keyword_table(tmp_path / "data" / "train.tsv", "classification", 20, 0)
+    (tmp_path / "data" / "dev.tsv").mkdir()
+    with pytest.raises(ValueError, match=r"dev\.tsv is a folder where a file belongs"):
+        finetune(config)
+    with pytest.raises(ValueError, match=r"has no column 'stars' for the labels.*it has .*label"):
+        finetune(dataclasses.replace(config, custom=TaskConfig(label="stars")))
+
+
+def test_names_and_labels_with_tabs_are_one_column_of_the_predictions(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in "train", "dev":
+        rows = [{"id": f"a\tb{i}", "text": "a film", "label": ("x\ty", "x\nz")[i % 2]} for i in range(20)]
+        (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = FinetuneConfig(str(model_folder), tmp_path / "data", tmp_path / "out", epochs=1, seeds=(0,), device="cpu")
+    finetune(dataclasses.replace(config, custom=TaskConfig(id="id")))
+    lines = (config.out / "predictions" / "dev.tsv").read_text().splitlines()
+    assert len(lines) == 21
+    assert {line.count("\t") for line in lines} == {1}
+
+
+def test_a_vocabulary_that_does_not_fit_is_pointed_out(model_folder: Path, tmp_path: Path) -> None:
+    rows = "".join(f"좋은 영화 {i}\t{i % 2}\n" for i in range(20))
+    (tmp_path / "train.tsv").write_text(f"text\tlabel\n{rows}", encoding="utf-8")
+    config = FinetuneConfig(str(model_folder), tmp_path, tmp_path / "out", device="cpu")
+    assert any("unknown to the model's vocabulary" in note for note in make_plan(config).notes)

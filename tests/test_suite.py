@@ -10,7 +10,7 @@ from test_finetune import config_for, keyword_data, model_folder, sentences  # n
 
 from electra.cli import main
 from electra.config import FinetuneConfig
-from electra.suite import compare, grid_points, run, task_names
+from electra.suite import compare, grid_points, run, task_names, task_rows
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,9 @@ def test_grid(config: FinetuneConfig, keyword_data: Path, capsys: pytest.Capture
     assert json.loads((config.out / "results.json").read_text())["best_point"] == "learning_rate=0.003,epochs=6.0"
 
 
-@pytest.mark.parametrize("axis", ["seeds=1,2", "learning-rate", "learning-rate=", "epochs=many", "warmup=2"])
+@pytest.mark.parametrize(
+    "axis", ["seeds=1,2", "learning-rate", "learning-rate=", "epochs=many", "warmup=2", "epochs=1,1"]
+)
 def test_bad_grids(config: FinetuneConfig, axis: str) -> None:
     with pytest.raises(ValueError, match=r"--grid|--warmup"):
         list(grid_points(dataclasses.replace(config, grid=(axis,))))
@@ -106,3 +108,12 @@ def test_compare_from_the_command_line(
     assert "| rte" in capsys.readouterr().out
     assert main(["compare", str(tmp_path / "nothing")]) == 2
     assert "holds no results.json" in capsys.readouterr().err
+
+
+def test_tasks_of_one_name_with_other_metrics_have_rows_of_their_own() -> None:
+    def result(metric: str, value: float) -> dict[str, object]:
+        summary = {"dev": {name: {"median": value, "std": 0.0} for name in ("accuracy", "macro_f1")}}
+        return {"metric": metric, "trials": [{}], "summary": summary}
+
+    rows = task_rows({"a": {"custom": result("accuracy", 0.5)}, "b": {"custom": result("macro_f1", 0.25)}})
+    assert rows[1:] == [["custom", "accuracy", "0.5000", ""], ["custom", "macro_f1", "", "0.2500"]]

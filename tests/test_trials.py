@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score
 from test_finetune import config_for, keyword_data, model_folder, sentences  # noqa: F401  (fixtures)
 
+from electra import finetune as finetuning
 from electra import trials
 from electra.config import FinetuneConfig
 from electra.encoder import EncoderConfig
@@ -106,11 +108,17 @@ def test_patience_ends_a_trial(config: FinetuneConfig, scripted: list[float]) ->
 
 
 def test_modes(config: FinetuneConfig, tmp_path: Path) -> None:
+    for changes in ({"select": "best"}, {"patience": 2}, {"folds": 3}):
+        with pytest.raises(ValueError, match="needs dev metrics, which --mode train does not have"):
+            finetune(dataclasses.replace(config, mode="train", **changes))
     trained = finetune(dataclasses.replace(config, mode="train"))
     assert "dev" not in trained["summary"]
+    assert "on dev" not in (config.out / "model" / "README.md").read_text()
     assert "Nothing was scored" not in (config.out / "results.md").read_text()  # the test file was
     model = str(config.out / "model")
     evaluated = finetune(dataclasses.replace(config, model=model, mode="eval", out=tmp_path / "eval"))
+    assert "None" not in (tmp_path / "eval" / "results.md").read_text()
+    assert "Every trial" not in (tmp_path / "eval" / "results.md").read_text()
     whole = finetune(dataclasses.replace(config, out=tmp_path / "whole"))
     assert evaluated["trials"][0]["dev"] == whole["trials"][0]["dev"]
     answered = finetune(dataclasses.replace(config, model=model, mode="predict", out=tmp_path / "predict"))
@@ -127,7 +135,41 @@ def test_ensemble_is_the_mean_of_the_logits(config: FinetuneConfig) -> None:
     labels = [label for _, label in sentences(60, 2)]
     assert found["ensemble"]["test"]["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(-1)))
     assert "ensemble" in (config.out / "results.md").read_text()
-    assert list((config.out / "ensemble" / "predictions").iterdir())
+    answers = config.out / "ensemble" / "predictions"
+    assert {path.name for path in answers.iterdir()} == {"dev.tsv", "test.tsv"}
+
+
+def test_seeds_may_be_added_in_any_order(config: FinetuneConfig) -> None:
+    config = dataclasses.replace(config, epochs=0.1, learning_rate=1e-9, max_train=64)
+    finetune(dataclasses.replace(config, seeds=(3,)))
+    found = finetune(dataclasses.replace(config, seeds=(3, 1)))
+    assert set(found["ensemble"]) == {"dev", "test"}
+    before = weights(config)
+    again = finetune(dataclasses.replace(config, seeds=(1, 3)))
+    assert again["best_trial"] == found["best_trial"]
+    assert weights(config) == before
+    (config.out / "seed-3" / "result.json").write_text('{"seed": 3, "de')
+    with pytest.raises(ValueError, match=r"result\.json is damaged .*remove that file, and the trial is trained again"):
+        finetune(dataclasses.replace(config, seeds=(1, 3)))
+
+
+def test_a_fold_is_prepared_once(
+    config: FinetuneConfig,
+    keyword_data: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.tsv").write_bytes((keyword_data / "train.tsv").read_bytes())
+    folds, prepare = [], finetuning.prepare
+
+    def counting(*arguments: Any) -> Any:
+        folds.append(arguments[3])
+        return prepare(*arguments)
+
+    monkeypatch.setattr(finetuning, "prepare", counting)
+    finetune(dataclasses.replace(config, data=tmp_path / "data", folds=3, seeds=(0, 1), epochs=0.1, max_train=64))
+    assert folds == [0, 1, 2]
 
 
 def test_dropout_is_on(config: FinetuneConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -106,6 +107,7 @@ class QuestionConfig:
         for name in ("doc_stride", "max_query_length", "n_best", "max_answer_length", "beam_size"):
             require(getattr(self, name) > 0, f"--{name.replace('_', '-')} must be positive")
         require(self.answerable_weight >= 0, "--answerable-weight must not be negative")
+        require(self.null_threshold is None or math.isfinite(self.null_threshold), "--null-threshold must be finite")
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ class PredictConfig:
         given = [bool(self.text), bool(self.question), self.file is not None]
         require(sum(given) < 2, "give a file, --text or --question, not two of them")
         require(bool(self.question) == (self.context != ""), "--question and --context belong together: give both")
+        require(self.null_threshold is None or math.isfinite(self.null_threshold), "--null-threshold must be finite")
         require(not (self.pair_column and not self.column), "--pair-column needs --column for the first text")
         require(not (self.choice_columns and not self.column), "--choice-columns needs --column for the text")
         require(not (self.column and self.file is None), "--column needs a file with named columns")

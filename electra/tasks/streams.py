@@ -88,6 +88,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 def read_texts(config: PredictConfig) -> Iterator[list[str]]:
     """The texts of each input: of the options, of the lines of a file or of standard input, of the rows of a table."""
+    if config.question:
+        raise ValueError(
+            "--question and --context are for models that answer questions: give this one --text or a file"
+        )
     if config.text:
         yield from (check_whole("--text", text).split("\t") for text in config.text)
     elif not config.column:

@@ -84,7 +84,8 @@ class SimpleQuestionModel(nn.Module):
     def forward(self, batch: QuestionBatch, totals: Mapping[str, Tensor | float]) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's part of the step's mean loss, and its sums; `totals["windows"]` is the global batch."""
         assert batch.starts is not None and batch.ends is not None
-        start, end = self.logits(batch)
+        # Padding is no candidate: a row's loss must not depend on the rows beside it, nor on how a step is shared out.
+        start, end = (masked(logits, batch.valid) for logits in self.logits(batch))
         losses = span_losses(start, batch.starts) + span_losses(end, batch.ends)
         loss = losses.sum() / 2 / totals["windows"]
         return loss, {"loss": loss.detach()}

@@ -80,6 +80,8 @@ class QuestionPredictor:
         return "id\tanswer\tscore\tnull_odds\n"
 
     def read(self, config: PredictConfig) -> Iterator[Question]:
+        if config.column:
+            raise ValueError("--column is for models of another kind: a file of questions has names of its own")
         if config.question:
             context = check_whole("--context", config.context)
             return (
@@ -174,4 +176,5 @@ def _read_standard_input() -> Iterator[Question]:
             raise ValueError(
                 f'standard input, line {number}: a line must be an object {{"question": ..., "context": ...}} of texts'
             )
-        yield Question(as_text(row.get("id", number)), whole_text(question), whole_text(context))
+        name = as_text(row.get("id")) or str(number)
+        yield Question(name, whole_text(question), whole_text(context))

@@ -98,7 +98,7 @@ def load_task_data(
         if train_file is None:
             raise ValueError(f"{folder} has no {_names(task.train)}, which the task {task.name} needs")
         rows = read_examples(train_file, task, task.header, problems)
-        _require_labels(rows, train_file, task)
+        _require_labels(rows, train_file, task, task.header)
         task = complete_task(task, train_file, [row.label or "" for row in rows], notes)
         rows, labels = _known_labels(task, train_file, rows, problems)
         splits["train"] = Split(train_file, rows, labels)
@@ -152,6 +152,9 @@ def read_examples(path: Path, task: SentenceTask, header: tuple[str, ...], probl
 def find_file(folder: Path, name: str) -> Path | None:
     """`name` itself, or where it has no suffix the one of name.tsv, name.csv and name.jsonl that exists."""
     candidates = [folder / name] if Path(name).suffix else [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    for path in candidates:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder where a file belongs")
     found = [path for path in candidates if path.is_file()]
     if len(found) > 1:
         raise ValueError(f"{folder} has {' and '.join(path.name for path in found)}: keep one of them")
@@ -178,7 +181,7 @@ def _read_part(task: SentenceTask, part: Part, path: Path, problems: Problems, n
     header = task.header if part.header is None else part.header
     rows = read_examples(path, task, header, problems)
     if part.split == "dev":
-        _require_labels(rows, path, task)
+        _require_labels(rows, path, task, header)
     elif all(row.label is None for row in rows):
         notes.append(f"{path} has no column {task.label!r}: it is answered and not scored")
         return Split(path, rows, None, part.submission)
@@ -213,9 +216,12 @@ def _report_labels(task: SentenceTask, path: Path, rows: list[Example], problems
         )
 
 
-def _require_labels(rows: list[Example], path: Path, task: SentenceTask) -> None:
+def _require_labels(rows: list[Example], path: Path, task: SentenceTask, header: tuple[str, ...]) -> None:
     if all(row.label is None for row in rows):
-        raise ValueError(f"{path} has no column {task.label!r} for the labels, which the task {task.name} needs there")
+        columns = ", ".join(next(row for _, row in read_table(path, header, Problems())))
+        raise ValueError(
+            f"{path} has no column {task.label!r} for the labels, which the task {task.name} needs; it has {columns}"
+        )
 
 
 def _cut_dev(task: SentenceTask, splits: dict[str, Split], fold: Fold | None, notes: list[str]) -> dict[str, Split]:

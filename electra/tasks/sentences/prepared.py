@@ -33,6 +33,10 @@ from electra.tasks.sentences.task import SentenceTask
 
 MAX_LENGTH = 128
 """Tokens of a row where nothing else is asked for (the paper's)."""
+UNKNOWN_SHARE = 0.2
+"""With more unknown tokens than this the run says that the vocabulary does not fit."""
+BLANKS = str.maketrans("\t\r\n", "   ")
+"""What ends a column or a row of predictions; ids and labels of .csv and .jsonl files may hold it."""
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
     "regression": "regression",
@@ -186,7 +190,8 @@ class SentencesPrepared:
         with atomic_file(folder / (encoded.submission or f"{split}.tsv"), "w") as file:
             file.write("index\tprediction\n")
             for name, row in zip(encoded.names, outputs["logits"], strict=True):
-                file.write(f"{name}\t{self._answer(row, clip=bool(encoded.submission))}\n")
+                answer = self._answer(row, clip=bool(encoded.submission))
+                file.write(f"{name.translate(BLANKS)}\t{answer.translate(BLANKS)}\n")
 
     def export(self, model: nn.Module) -> Export:
         assert isinstance(model, SequenceClassifier | ChoiceClassifier)
@@ -258,9 +263,16 @@ def prepare_sentences(
     def encode(split: Split) -> EncodedSplit:
         return encode_split(split, task, pretrained, max_length, google=config.recipe == "google")
 
+    encoded = {name: encode(split) for name, split in data.splits.items()}
+    unknown = float(np.mean(next(iter(encoded.values())).features.ids == pretrained.vocabulary.special.unk))
+    if unknown > UNKNOWN_SHARE:
+        notes.append(
+            f"{unknown:.0%} of the tokens are unknown to the model's vocabulary: it may be of another language, or its "
+            "tokenizer_config.json may treat capitals and accents in another way (do_lower_case, strip_accents)"
+        )
     return SentencesPrepared(
         task=task,
-        encoded={name: encode(split) for name, split in data.splits.items()},
+        encoded=encoded,
         unknown=pretrained.vocabulary.special.unk,
         scale=Scale(*task.value_range) if trains and task.value_range is not None else None,
         class_weights=None if weights is None else weights.astype(np.float32),

@@ -283,7 +283,7 @@ def label_names(pretrained: Pretrained) -> tuple[str, ...]:
     if weight is None or weight.dim() != 2:
         raise ValueError(f"{pretrained.source} has no tagging head: fine-tune it first (electra finetune)")
     names = pretrained.hf_config.get("id2label") or {}
-    return tuple(names.get(str(number), f"LABEL_{number}") for number in range(len(weight)))
+    return tuple(str(names.get(str(number), f"LABEL_{number}")) for number in range(len(weight)))
 
 
 def folder_labels(task: TaggingTask, pretrained: Pretrained) -> tuple[str, ...]:
