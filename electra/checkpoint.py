@@ -164,9 +164,12 @@ class Checkpoints:
 
 def verify(folder: Path, remedy: str) -> dict[str, Any]:
     """Check a checkpoint against its receipt and return that; ValueError names the damaged file."""
-    receipt = read_json(folder / "checkpoint.json")
+    try:
+        receipt = read_json(folder / "checkpoint.json")
+    except ValueError:
+        receipt = None
     if not isinstance(receipt, dict) or receipt.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{folder / 'checkpoint.json'} has a format that this version cannot read; {remedy}")
+        raise ValueError(f"{folder / 'checkpoint.json'} is damaged, or of another version; {remedy}")
     for name, digest in receipt["sha256"].items():
         path = folder / name
         if not path.exists():
@@ -228,7 +231,7 @@ def _is_full_disk(error: BaseException | None) -> bool:
     while error is not None and error not in seen:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if "No space left" in str(error) or "PytorchStreamWriter failed writing" in str(error):
+        if any(sign in str(error) for sign in ("No space left", "PytorchStreamWriter failed", "unexpected pos")):
             return True
         seen.append(error)
         error = error.__cause__ or error.__context__

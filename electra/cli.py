@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -394,6 +395,8 @@ def main(argv: Arguments | None = None) -> int:
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
+    else:  # a sentence, without the line of code that it comes from
+        warnings.formatwarning = lambda message, *_, **__: f"electra: warning: {message}\n"
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # a log file is to be read while the run goes on
     try:

@@ -84,8 +84,9 @@ def demo(out: Path, steps: int = 0, overwrite: bool = False) -> dict[str, float]
     results = {}
     for name, (title, learning_rate, layer_decay) in STARTS.items():
         folder, scratch = out / f"finetuned-{name}", name == "random"
-        flags = f"--learning-rate {learning_rate:g} --layer-decay {layer_decay:g}{' --from-scratch' if scratch else ''}"
-        _title(title, f"electra finetune {run} --data {task} --out {folder} --max-train 500 --epochs {EPOCHS:g} {flags}")
+        flags = f"--max-train 500 --epochs {EPOCHS:g} --learning-rate {learning_rate:g} --layer-decay {layer_decay:g}"
+        flags += " --from-scratch" if scratch else ""
+        _title(title, f"electra finetune {run} --data {task} --out {folder} {flags}")
         given = FinetuneConfig(str(run), task, folder, epochs=EPOCHS, max_train=500)
         results[name] = finetune(
             dataclasses.replace(given, learning_rate=learning_rate, layer_decay=layer_decay, from_scratch=scratch)

@@ -141,14 +141,20 @@ def make_plan(config: FinetuneConfig) -> Plan:
 
 
 def open_run(config: FinetuneConfig) -> None:
-    """Create --out, or accept an unfinished run of the same configuration there; more seeds may be asked for."""
+    """Create --out, or accept an unfinished run of the same configuration there.
+
+    More seeds may be asked for, and where there were several tasks more of these.
+    """
     path = config.out / "config.toml"
     if config.overwrite and config.out.exists():
         _remove(config)
     if path.exists():
         old = read_toml(FinetuneConfig, path)
         seeds = config.seeds if set(old.seeds) <= set(config.seeds) else old.seeds
-        found = differences(dataclasses.replace(old, seeds=seeds, out=config.out, overwrite=config.overwrite), config)
+        is_longer = "," in old.task and set(old.task.split(",")) <= set(config.task.split(","))
+        task = config.task if is_longer else old.task
+        same = dataclasses.replace(old, seeds=seeds, task=task, out=config.out, overwrite=config.overwrite)
+        found = differences(same, config)
         if found:
             raise ValueError(
                 f"{config.out} holds a run of another configuration ({'; '.join(found)}): "

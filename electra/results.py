@@ -105,7 +105,7 @@ def latex(rows: list[list[str]], caption: str) -> str:
 
 def latex_table(found: Result) -> str:
     """Median, and mean with standard deviation, of each metric."""
-    rows = [["metric", "median", "mean"]]
+    rows = [["metric", "median", r"$\mathrm{mean} \pm \mathrm{sd}$"]]
     for split, metrics in found["summary"].items():
         for name, value in metrics.items():
             mean = rf"${value['mean']:.4f} \pm {value['std']:.4f}$"

@@ -53,8 +53,15 @@ def task_names(task: str) -> dict[str, str]:
     names = [name.strip() for name in task.split(",")]
     if len(names) == 1:
         return {task: "."}
+    if len(set(names)) < len(names):
+        raise ValueError(f"--task {task} names a task twice")
     folders = {name: folder for group in GROUPS.values() for name, folder in group.items()}
-    return {name: folders.get(name, name) for name in names}
+    return {name: folders.get(name, _label(name)) for name in names}
+
+
+def _label(name: str) -> str:
+    """What the folders of a task are called: of FILE.toml without its path and suffix."""
+    return Path(name).stem if name.endswith(".toml") else name
 
 
 # ---------------------------------------------------------------------------------------------------- tasks
@@ -82,7 +89,7 @@ def run_tasks(config: FinetuneConfig, names: dict[str, str], runtime: Runtime) -
     failures: list[str] = []
     for number, (name, data) in enumerate(there.items(), start=1):
         print(f"\n== {name}, task {number} of {len(there)}", flush=True)
-        part = dataclasses.replace(config, task=name, data=data, out=config.out / name, overwrite=False)
+        part = dataclasses.replace(config, task=name, data=data, out=config.out / _label(name), overwrite=False)
         try:
             results[name] = _run(part, runtime)
         except ValueError as error:

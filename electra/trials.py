@@ -178,7 +178,9 @@ class Watch:
         found = self.prepared.score(self.outputs, "dev")
         self.history.append((self.step, found[self.prepared.metric]))
         if self.keeps_best and self._best_step == self.step and self.runtime.is_main:
-            write_weights(self.folder / BEST, dict(self.model.state_dict()))
+            temporary = self.folder / f".{BEST}.tmp"  # a run killed now keeps the best one so far
+            write_weights(temporary, dict(self.model.state_dict()))
+            temporary.rename(self.folder / BEST)
         return found
 
     def is_enough(self) -> bool:
@@ -228,6 +230,8 @@ def _train_model(
     )
     print(f"\n{trial.name}{f': goes on after step {state.step:,}' if resumed else ''}", flush=True)
     watch.resume(state)
+    if watch.is_enough():  # it was interrupted after its last evaluation
+        return Outcome(state.step)
     runtime.barrier()  # all have read the metrics that are cut now
     log = RunLog(folder if runtime.is_main else None, start_step=state.step, phases=[(steps, 1.0)])
     scale = settings.batch_size if settings.sum_loss else 1

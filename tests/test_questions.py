@@ -264,7 +264,7 @@ def test_squad_1_and_a_task_of_ones_own(model_folder: Path, tmp_path: Path) -> N
 def test_passages_are_kept_apart_whole(tmp_path: Path) -> None:
     entries = paragraphs(10, 4)
     for number, entry in enumerate(entries):
-        entry["qas"] += [entry["qas"][0] | {"id": f"{number}-{i}"} for i in range(3)]
+        entry["qas"] += [entry["qas"][0] | {"id": f"more-{number}-{i}"} for i in range(3)]
     write_squad(tmp_path / "train-v1.1.json", entries)
     task = find_task("squadv1", TaskConfig())
     parts = [load_question_data(task, tmp_path, Problems(), fold=fold, folds=3) for fold in range(3)]
@@ -278,6 +278,10 @@ def test_passages_are_kept_apart_whole(tmp_path: Path) -> None:
     assert len(few.splits["train"].questions) == 7
     with pytest.raises(ValueError, match="questions about 10 passages, too few to keep some apart for 11 parts"):
         load_question_data(task, tmp_path, Problems(), fold=0, folds=11)
+    write_squad(tmp_path / "twice" / "train.json", [entry | {"qas": entry["qas"] * 2} for entry in entries])
+    twice = load_question_data(task, tmp_path / "twice", Problems(), fold=0, folds=3)
+    assert twice.splits["dev"].questions == parts[0].splits["dev"].questions  # answers are known by their ids
+    assert "16 of the questions kept apart have the id of an earlier one: left out" in twice.notes
     write_squad(tmp_path / "dev.json", entries[:2])
     with pytest.raises(ValueError, match="--folds is for tasks without a dev file"):
         load_question_data(task, tmp_path, Problems(), fold=0, folds=3)
@@ -330,6 +334,10 @@ def test_preparing(model_folder: Path, data: Path, tmp_path: Path) -> None:
     changes = {"task": "squadv1", "questions": {"null_threshold": 1.0}}
     given = config_for(model_folder, tmp_path / "long", tmp_path / "out", **changes)
     assert "--null-threshold changes nothing: every question is taken to have an answer" in prepared_for(given).notes
+    untold = dataclasses.replace(config_for(model_folder, data, tmp_path / "out"), mode="train")
+    assert "the threshold of the odds of no answer is 0, as --mode train asks nothing" in " ".join(
+        prepared_for(untold).notes
+    )
     shutil.copy(data / "test.json", tmp_path / "long" / "dev.json")
     with pytest.raises(ValueError, match=r"dev.json has no answers, which the task squadv1 needs there"):
         prepared_for(given)

@@ -368,3 +368,10 @@ def test_a_vocabulary_that_does_not_fit_is_pointed_out(model_folder: Path, tmp_p
     (tmp_path / "train.tsv").write_text(f"text\tlabel\n{rows}", encoding="utf-8")
     config = FinetuneConfig(str(model_folder), tmp_path, tmp_path / "out", device="cpu")
     assert any("unknown to the model's vocabulary" in note for note in make_plan(config).notes)
+
+
+def test_a_class_may_weigh_nothing(model_folder: Path, tmp_path: Path) -> None:
+    keyword_table(tmp_path / "train.tsv", "classification", 40, 0)
+    config = FinetuneConfig(str(model_folder), tmp_path, tmp_path / "out", epochs=1, seeds=(0,), device="cpu")
+    found = finetune(dataclasses.replace(config, batch_size=1, class_weights=("1", "0", "0", "0")))
+    assert np.isfinite(found["summary"]["dev"]["accuracy"]["median"])

@@ -71,6 +71,25 @@ def test_one_bad_task_does_not_stop_the_others(config: FinetuneConfig, glue: Pat
     assert (config.out / "rte" / "results.json").is_file()
 
 
+def test_tasks_may_be_added(config: FinetuneConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('text = "sentence1"\npair = "sentence2"\n')
+    (config.data / "own").mkdir(exist_ok=True)
+    for name in "train", "dev":
+        (config.data / "own" / f"{name}.tsv").write_bytes((config.data / "RTE" / f"{name}.tsv").read_bytes())
+    config = dataclasses.replace(config, seeds=(0,))
+    run(dataclasses.replace(config, task=f"rte,{own}"))
+    assert (config.out / "own" / "model" / "config.json").is_file()
+    capsys.readouterr()
+    found = run(dataclasses.replace(config, task=f"rte,cola,{own}"))
+    assert set(found["tasks"]) == {"rte", "cola", str(own)}
+    assert capsys.readouterr().out.count("finished before") == 2
+    with pytest.raises(ValueError, match="another configuration"):
+        run(dataclasses.replace(config, task="rte,cola"))
+    with pytest.raises(ValueError, match="names a task twice"):
+        run(dataclasses.replace(config, task="rte,rte"))
+
+
 def test_names_of_tasks(config: FinetuneConfig, tmp_path: Path) -> None:
     assert task_names("rte") == {"rte": "."}
     assert task_names("rte,sst2") == {"rte": "RTE", "sst2": "SST-2"}

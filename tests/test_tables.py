@@ -102,3 +102,12 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_text(tmp_path / "b.tsv")
     with pytest.raises(ValueError, match="is a folder where a file belongs"):
         read_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.tsv", "text\tlabel\tlabel\nx\t1\t2\n"), ("a.csv", "text,,,text\nx,,,y\n")]
+)
+def test_two_columns_of_one_name_are_an_error(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"line 1: two columns are called '(label|text)'"):
+        list(read_table(tmp_path / name, problems=Problems()))

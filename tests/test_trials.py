@@ -107,6 +107,24 @@ def test_patience_ends_a_trial(config: FinetuneConfig, scripted: list[float]) ->
     assert (found["trials"][0]["steps"], found["trials"][0]["trained_steps"]) == (40, 40)
 
 
+def test_patience_is_not_begun_anew(
+    config: FinetuneConfig, scripted: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that goes away after the last evaluation and checkpoint of a trial."""
+    scripted += [0.5, 0.6, 0.6, 0.1]
+    config = dataclasses.replace(config, epochs=10, patience=2, save_every=40)
+
+    def vanish(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "finish_trial", vanish)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config)
+    found = finetune(config)
+    assert found["trials"][0]["trained_steps"] == 40
+
+
 def test_modes(config: FinetuneConfig, tmp_path: Path) -> None:
     for changes in ({"select": "best"}, {"patience": 2}, {"folds": 3}):
         with pytest.raises(ValueError, match="needs dev metrics, which --mode train does not have"):

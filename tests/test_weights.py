@@ -1,5 +1,6 @@
 """Weight files against torch and safetensors: shards, old pickles, and what is refused."""
 
+import errno
 import json
 import os
 import pickle
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ElectraConfig, ElectraForMaskedLM
 
+from electra.interop import weights
 from electra.interop.hf import read_hf
 from electra.interop.weights import read_weights, write_weights
 
@@ -119,3 +122,15 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, dtype=torch.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="a is int8: quantised models cannot be read"):
         read_weights(tmp_path)
+
+
+def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
+    """Which the command line tells in one sentence; safetensors has an error of its own."""
+
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_weights(tmp_path / "model.safetensors", {"w": torch.zeros(2)})
+    assert caught.value.errno == errno.ENOSPC

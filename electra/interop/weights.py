@@ -8,6 +8,7 @@ writing take about one file's size of memory.
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import warnings
@@ -46,7 +47,12 @@ def has_weights(folder: Path) -> bool:
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a .safetensors file in fp32. Its folder is a temporary one of `files.atomic_folder`."""
     ready = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}
-    save_file(ready, path, metadata={"format": "pt"})
+    try:
+        save_file(ready, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if "No space left" in str(error) or "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
+        raise
     path.chmod(0o644)  # safetensors writes for the owner alone
 
 

@@ -46,6 +46,9 @@ def read_table(path: Path, header: tuple[str, ...] = (), problems: Problems | No
     for line, row in rows:
         if not columns:
             columns = row
+            twice = [column for column in columns if column and columns.count(column) > 1]
+            if twice:
+                raise ValueError(f"{path}, line {line}: two columns are called {twice[0]!r}; rename one of them")
         elif len(row) == len(columns):
             yield line, dict(zip(columns, row, strict=True))
         elif problems is None:

@@ -324,7 +324,9 @@ def prepare_questions(
         head = question_head(pretrained)[0]
         threshold = pretrained.hf_config.get(THRESHOLD, threshold) if threshold is None else threshold
     if scores == "squad2" and threshold is None:
-        if "dev" in data.splits and data.splits["dev"].is_labelled:
+        if config.mode == "train":
+            how = "0, as --mode train asks nothing of a dev set"
+        elif "dev" in data.splits and data.splits["dev"].is_labelled:
             how = "the one with the best F1 on dev, so that f1 is best_f1 there"
         else:
             how = "0, as there is no dev set to find it on"

@@ -151,12 +151,18 @@ def _cut_dev(
     order = np.random.default_rng(DEV_SEED).permutation(len(passages))
     apart = order[fold::folds] if fold is not None else order[: max(1, round(DEV_SHARE * len(passages)))]
     chosen = {passages[i] for i in apart}
-    dev = [question for question in whole.questions if question.context in chosen]
+    apart_questions = [question for question in whole.questions if question.context in chosen]
+    by_id: dict[str, Question] = {}
+    for question in apart_questions:
+        by_id.setdefault(question.id, question)  # answers are known by their ids; training does not need these
+    dev = list(by_id.values())
     rest = [question for question in whole.questions if question.context not in chosen]
     what = f"fold {fold + 1} of {folds}" if fold is not None else f"no dev file: {DEV_SHARE:.0%}, seed {DEV_SEED}"
     notes.append(
         f"{what}: {len(dev):,} of {len(whole.questions):,} training questions, those about {len(chosen):,} of "
         f"{len(passages):,} passages, are kept apart as the dev set"
     )
+    if repeated := len(apart_questions) - len(dev):
+        notes.append(f"{repeated:,} of the questions kept apart have the id of an earlier one: left out")
     cut = {"train": QuestionSplit(whole.path, rest, True), "dev": QuestionSplit(whole.path, dev, True)}
     return cut | {name: split for name, split in splits.items() if name != "train"}

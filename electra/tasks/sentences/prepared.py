@@ -157,7 +157,8 @@ class SentencesPrepared:
             return {"examples": float(len(rows))}
         labels = self.encoded["train"].labels
         assert labels is not None
-        return {"examples": float(self.class_weights[labels[rows]].sum())}
+        # A step whose rows all weigh nothing has a loss of 0, not of 0 / 0.
+        return {"examples": max(float(self.class_weights[labels[rows]].sum()), 1e-12)}
 
     def predict(self, model: nn.Module, split: str, runtime: Runtime) -> Outputs:
         assert isinstance(model, SequenceClassifier | ChoiceClassifier)
