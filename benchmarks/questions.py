@@ -66,7 +66,7 @@ def measure(path: Path, vocabulary: Vocabulary, korquad: bool, repeats: int) -> 
     for name, google in (("offsets", False), ("Google's", True)):
         texts = gold_texts(questions, features, vocabulary, google)
         scores = score(answerable, texts)
-        ceilings[name] = {metric: round(scores[metric], 3) for metric in ("exact", "f1")}
+        ceilings[name] = {metric: round(scores[metric], 3) for metric in ("exact_match", "f1")}
     return {
         "questions": len(questions),
         "windows": len(features),

@@ -2,10 +2,10 @@
 
     x (..., I) -> x weight^T + bias (..., O); forward, and both products of the backward pass
 
-torch sends fp32 products on x86 to MKL, which holds back on CPUs that are not Intel's: on an AMD EPYC 92 GFLOP/s a core
-where oneDNN, which torch carries too and uses for bf16, reaches 210 with the same arithmetic (benchmarks/linear.py).
-Everywhere else, and in bf16, this is `nn.Linear`. The operator is the one that torch.compile emits for CPUs; where a
-build of torch has none (Apple, ARM) nothing changes.
+torch sends fp32 products on x86 to MKL, which holds back on CPUs that are not Intel's: on two cores of an AMD EPYC
+about 155 GFLOP/s where oneDNN, which torch carries too and uses for bf16, reaches 180 to 330 with the same arithmetic
+(benchmarks/linear.py). Everywhere else, and in bf16, this is `nn.Linear`. The operator is the one that torch.compile
+emits for CPUs; where a build of torch has none (Apple, ARM) nothing changes.
 """
 
 from __future__ import annotations
