@@ -132,7 +132,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
         notes.append(f"{config.model} is a generator; the discriminator is what fine-tunes well")
     return Plan(
         config=config,
-        settings=resolve(config, prepared.name, prepared.epochs, pretrained.config),
+        settings=resolve(config, prepared.task.name, prepared.task.epochs, pretrained.config),
         pretrained=pretrained,
         prepare=prepare_fold,
         notes=notes,
@@ -183,7 +183,7 @@ def announce(plan: Plan, runtime: Runtime) -> None:
     size = sum(tensor.numel() for tensor in plan.pretrained.encoder_state.values())
     print(f"model     {config.model}: {size:,} parameters, {weights}")
     chosen = f", best trial by {prepared.metric} on dev" if config.mode == "train_eval" else ""
-    print(f"task      {prepared.name}: {prepared.kind}{chosen}")
+    print(f"task      {prepared.task.name}: {prepared.task.kind}{chosen}")
     for split in prepared.splits:
         print(f"{split:9} {prepared.describe(split)}")
     for note in plan.notes:
@@ -217,7 +217,9 @@ def answer(plan: Plan, runtime: Runtime) -> dict[str, Any]:
         splits = [split for split in splits if prepared.is_labelled(split)]
     if not splits:
         labelled = "labelled " if config.mode == "eval" else ""
-        raise ValueError(f"{config.data} has no {labelled}file of the task {prepared.name} for --mode {config.mode}")
+        raise ValueError(
+            f"{config.data} has no {labelled}file of the task {prepared.task.name} for --mode {config.mode}"
+        )
     outputs = {split: prepared.predict(model, split, runtime) for split in splits}
     result: Result = {"steps": 0}
     if config.mode == "eval":
@@ -237,8 +239,8 @@ def facts(plan: Plan) -> dict[str, Any]:
     """What results.json says of the run beside the results."""
     config, prepared = plan.config, plan.prepared
     return {
-        "task": prepared.name,
-        "kind": prepared.kind,
+        "task": prepared.task.name,
+        "kind": prepared.task.kind,
         "metric": prepared.metric,
         "model": config.model,
         "from_scratch": config.from_scratch,

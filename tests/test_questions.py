@@ -313,7 +313,7 @@ def prepared_for(config: FinetuneConfig) -> QuestionsPrepared:
 def test_preparing(model_folder: Path, data: Path, tmp_path: Path) -> None:
     prepared = prepared_for(config_for(model_folder, data, tmp_path / "out", questions={"null_threshold": 0.25}))
     assert prepared.splits == ("train", "dev", "test")
-    assert (prepared.size("train"), prepared.is_labelled("test"), prepared.epochs) == (150, False, 2.0)
+    assert (prepared.size("train"), prepared.is_labelled("test"), prepared.task.epochs) == (150, False, 2.0)
     assert len(prepared.lengths) > 150 and prepared.lengths.max() == 48
     assert "windows without an answer" in prepared.describe("train")
     assert "no answers" in prepared.describe("test")

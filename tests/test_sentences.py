@@ -113,7 +113,7 @@ def transformers_logits(folder: Path, kind: str) -> np.ndarray:
 def test_every_kind_is_exported_with_equal_logits_and_comes_back(model_folder: Path, tmp_path: Path, kind: str) -> None:
     custom = make_data(tmp_path / "data", kind)
     prepared = prepare(model_folder, tmp_path / "data", custom)
-    assert (prepared.splits, prepared.kind) == (("train", "dev", "test"), kind)
+    assert (prepared.splits, prepared.task.kind) == (("train", "dev", "test"), kind)
     runtime, model = start("cpu", "fp32"), random_model(prepared, model_folder)
     outputs = prepared.predict(model, "dev", runtime)
     folder = export(prepared, model, model_folder, tmp_path / "export")

@@ -46,8 +46,8 @@ class Export:
     """Tensors that the class has no place for, for task_heads.safetensors."""
 
 
-class Prepared(Protocol):
-    """A task with its files read and encoded for one model."""
+class NamedTask(Protocol):
+    """What fine-tuning knows of a task without its data."""
 
     @property
     def name(self) -> str: ...
@@ -56,12 +56,19 @@ class Prepared(Protocol):
     def kind(self) -> str: ...
 
     @property
-    def metric(self) -> str:
-        """The metric on dev that names the best model; higher is better."""
-
-    @property
     def epochs(self) -> float:
         """Passes over the training data in the paper's recipe (table 7)."""
+
+
+class Prepared(Protocol):
+    """A task with its files read and encoded for one model."""
+
+    @property
+    def task(self) -> NamedTask: ...
+
+    @property
+    def metric(self) -> str:
+        """The metric on dev that names the best model; higher is better."""
 
     @property
     def notes(self) -> list[str]:

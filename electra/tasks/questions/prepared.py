@@ -75,20 +75,8 @@ class QuestionsPrepared:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def kind(self) -> str:
-        return self.task.kind
-
-    @property
     def metric(self) -> str:
         return "f1"
-
-    @property
-    def epochs(self) -> float:
-        return self.task.epochs
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -224,8 +212,8 @@ class QuestionsPrepared:
         head = {name: value.detach().clone() for name, value in model.head.state_dict().items()}
         simple = self.head == "simple"
         config: dict[str, Any] = {
-            "electra_task": self.name,
-            "electra_kind": self.kind,
+            "electra_task": self.task.name,
+            "electra_kind": self.task.kind,
             WINDOWS: {
                 "max_length": self.windows.max_length,
                 "doc_stride": self.windows.doc_stride,

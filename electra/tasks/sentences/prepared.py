@@ -73,20 +73,8 @@ class SentencesPrepared:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def kind(self) -> str:
-        return self.task.kind
-
-    @property
     def metric(self) -> str:
         return self.task.metric
-
-    @property
-    def epochs(self) -> float:
-        return self.task.epochs
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -125,13 +113,13 @@ class SentencesPrepared:
             "multi-label": f"any of: {', '.join(names)}",
             "multiple-choice": f"a logit for each of {len(names)} choices, the right one's the highest",
         }
-        found = {"labels": list(names), "pipeline": "text-classification", "answers": answers[self.kind]}
-        if self.kind == "multiple-choice":
+        found = {"labels": list(names), "pipeline": "text-classification", "answers": answers[self.task.kind]}
+        if self.task.kind == "multiple-choice":
             found |= {"pipeline": "", "auto_class": "AutoModelForMultipleChoice", "tag": "multiple-choice"}
         return found
 
     def make_model(self, encoder: EncoderConfig) -> nn.Module:
-        if self.kind == "multiple-choice":
+        if self.task.kind == "multiple-choice":
             return ChoiceClassifier(encoder, self.choices)
         return SequenceClassifier(encoder, len(self.task.output_names))
 
@@ -140,7 +128,8 @@ class SentencesPrepared:
         found = pretrained.network.architecture
         if found != self._architecture:
             raise ValueError(
-                f"{pretrained.source} is a {found}, and the task {self.name} needs a {self._architecture}: fine-tune it"
+                f"{pretrained.source} is a {found}, and the task {self.task.name} needs a {self._architecture}: "
+                "fine-tune it"
             )
         head = head_from_hf(pretrained.network.tensors, found, pretrained.config)
         model.head.load_state_dict({name: tensor.float() for name, tensor in head.items()})
@@ -171,11 +160,11 @@ class SentencesPrepared:
         assert labels is not None
         known = is_known(labels)
         logits, labels = outputs["logits"][known], labels[known]
-        if self.kind == "regression":
+        if self.task.kind == "regression":
             return regression_metrics(logits[:, 0], labels)
-        if self.kind == "multi-label":
+        if self.task.kind == "multi-label":
             return multi_label_metrics(logits > 0, labels)
-        if self.kind == "multiple-choice":
+        if self.task.kind == "multiple-choice":
             return {"accuracy": float(np.mean(logits.argmax(-1) == labels))}
         return classification_metrics(logits.argmax(-1), labels, len(self.task.labels))
 
@@ -200,11 +189,11 @@ class SentencesPrepared:
         config = {
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
-            "electra_task": self.name,
-            "electra_kind": self.kind,
+            "electra_task": self.task.name,
+            "electra_kind": self.task.kind,
         }
-        if self.kind in PROBLEM_TYPES:
-            config["problem_type"] = PROBLEM_TYPES[self.kind]
+        if self.task.kind in PROBLEM_TYPES:
+            config["problem_type"] = PROBLEM_TYPES[self.task.kind]
         if isinstance(model, SequenceClassifier):
             head = model.head_tensors(self.scale)
         else:
@@ -214,14 +203,14 @@ class SentencesPrepared:
 
     @property
     def _architecture(self) -> str:
-        return f"ElectraFor{'MultipleChoice' if self.kind == 'multiple-choice' else 'SequenceClassification'}"
+        return f"ElectraFor{'MultipleChoice' if self.task.kind == 'multiple-choice' else 'SequenceClassification'}"
 
     def _answer(self, row: np.ndarray, clip: bool) -> str:
         """The answer for an example (C,) as a file has it; `clip` keeps values in the range of the labels."""
-        if self.kind == "regression":
+        if self.task.kind == "regression":
             low, high = self.task.value_range if clip and self.task.value_range else (-np.inf, np.inf)
             return f"{float(np.clip(row[0], low, high)):.4f}"
-        if self.kind == "multi-label":
+        if self.task.kind == "multi-label":
             return self.task.separator.join(self.task.labels[number] for number in np.flatnonzero(row > 0))
         return self.task.labels[int(row.argmax())]
 

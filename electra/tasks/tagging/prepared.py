@@ -67,20 +67,8 @@ class TaggingPrepared:
         return self.data.task
 
     @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def kind(self) -> str:
-        return "tagging"
-
-    @property
     def metric(self) -> str:
         return self.task.metric
-
-    @property
-    def epochs(self) -> float:
-        return self.task.epochs
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -190,8 +178,8 @@ class TaggingPrepared:
             config={
                 "id2label": {str(number): name for number, name in enumerate(self.task.labels)},
                 "label2id": {name: number for number, name in enumerate(self.task.labels)},
-                "electra_task": self.name,
-                "electra_kind": self.kind,
+                "electra_task": self.task.name,
+                "electra_kind": self.task.kind,
                 "electra_scheme": self.data.learned,
                 "electra_units": "characters" if self.task.characters else "words",
                 "electra_punctuation": "attached" if has_attached_punctuation(self.data) else "apart",

@@ -52,6 +52,7 @@ class TaggingTask:
     """Score also as Google's code does, which reads ill-formed answers in another way."""
     epochs: float = 3.0
     """Passes over the training data in the paper's recipe."""
+    kind: str = "tagging"
     published_dev: str = ""
     """The split that published results chose their checkpoint on, where that was not dev."""
 
