@@ -349,7 +349,7 @@ def main() -> None:
     from machine import describe
 
     asked = {key: value for key, value in vars(options).items() if key not in ("out", "worker", "quick")}
-    asked = json.loads(json.dumps(asked, default=str))
+    asked = json.loads(json.dumps(asked, default=lambda path: path.name))  # of paths the name
     report: Report = {"cells": {}}
     if options.out and options.out.exists():
         report = json.loads(options.out.read_text(encoding="utf-8"))
