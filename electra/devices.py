@@ -10,12 +10,16 @@ here and nowhere else, and only when asked for or found. docs/devices.md says wh
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import sys
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,13 @@ def process_group_backend(device: torch.device) -> str:
 def sum_dtype(device: torch.device) -> torch.dtype:
     """The widest floating point of the device, for sums of metrics."""
     return torch.float64 if DEVICES[device.type].has_float64 else torch.float32
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A dataclass of tensors and settings with its tensors on the device."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    moved: Any = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+    return dataclasses.replace(batch, **moved)  # type: ignore[type-var]
 
 
 def synchronize(device: torch.device) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from torch import nn
 
 from electra.config import FinetuneConfig
-from electra.files import atomic_file, atomic_folder, read_json, refuse_existing, write_json
+from electra.files import atomic_file, read_json, refuse_existing, write_json
 from electra.interop.hf import load_pretrained, save_model_folder
 from electra.results import latex_table, model_card, results_table, summarise_trials
 from electra.runtime import Runtime, running
@@ -33,7 +33,7 @@ from electra.tasks.prepared import Outputs, Prepared, mean_outputs
 from electra.tasks.problems import Problems
 from electra.tasks.recipes import recipe_length, resolve
 from electra.toml import differences, read_toml, write_toml
-from electra.trials import Plan, Result, Trial, finish_trial, train_trial
+from electra.trials import Plan, Result, Trial, finish_trial, save_predictions, train_trial
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def fine_tune(config: FinetuneConfig, runtime: Runtime) -> dict[str, Any]:
             save_predictions(plan.config.out / "predictions", plan.prepare(trial.fold), outputs)
         finish_trial(plan, trial, results[trial.name], outputs)
         write_results(plan, results)
-    found = write_results(plan, results) if runtime.is_main else collect(plan, results)
+    found = write_results(plan, results) if runtime.is_main else collect(plan, results, ensemble_outputs(plan))
     print(f"\n{results_table(found)}\n\nThe model of {found['best_trial']} is in {config.out / 'model'}", flush=True)
     return found | {"signal": None, "folder": config.out}
 
@@ -256,12 +256,11 @@ def facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def collect(plan: Plan, results: dict[str, Result]) -> dict[str, Any]:
-    """What results.json holds: facts, each trial's metrics in the order of the trials, and their summary."""
+def collect(plan: Plan, results: dict[str, Result], means: dict[str, Outputs] | None = None) -> dict[str, Any]:
+    """What results.json holds: facts, the metrics of each trial, their summary, and those of the ensemble `means`."""
     trials = [results[trial.name] for trial in plan.trials if trial.name in results]
     found = facts(plan) | summarise_trials(trials, plan.prepared.metric)
-    means = ensemble_outputs(plan) if len(trials) == len(plan.trials) else {}
-    scored = {split: mean for split, mean in means.items() if plan.prepared.is_labelled(split)}
+    scored = {split: mean for split, mean in (means or {}).items() if plan.prepared.is_labelled(split)}
     ensemble = {split: plan.prepared.score(mean, split) for split, mean in scored.items()}
     return found | ({"ensemble": ensemble} if ensemble else {})
 
@@ -281,8 +280,10 @@ def write_results(plan: Plan, results: dict[str, Result]) -> dict[str, Any]:
 
     Returns what results.json holds.
     """
-    out, found = plan.config.out, collect(plan, results)
-    if len(results) == len(plan.trials) and (means := ensemble_outputs(plan)):
+    out = plan.config.out
+    means = ensemble_outputs(plan) if len(results) == len(plan.trials) else {}
+    found = collect(plan, results, means)
+    if means:
         save_predictions(out / "ensemble" / "predictions", plan.prepared, means)
     write_json(out / "results.json", found)
     _write(out / "results.md", results_table(found))
@@ -313,13 +314,6 @@ def save_model(plan: Plan, trial: Trial, model: nn.Module, found: dict[str, Any]
         extra={name: value.cpu() for name, value in export.extra.items()},
         **export.config,
     )
-
-
-def save_predictions(folder: Path, prepared: Prepared, outputs: dict[str, Outputs]) -> None:
-    """The answers for each split, in the formats of the task."""
-    with atomic_folder(folder, overwrite=True) as temporary:
-        for split, found in outputs.items():
-            prepared.write_predictions(found, split, temporary)
 
 
 def _load(path: Path) -> Outputs:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra.config import ModelConfig, ObjectiveConfig
-from electra.devices import sum_dtype
+from electra.devices import sum_dtype, to_device
 from electra.encoder import Body, Embeddings, Encoder, EncoderConfig, LayerNorm, block_mask, initialize
 from electra.metrics import histogram_auc
 from electra.varlen import Pieces, piece_bounds
@@ -58,9 +57,7 @@ class RTDBatch:
         return RTDBatch(**tensors, seed=seed, full_rows=bool((pieces == 1).all()), bounds=bounds)
 
     def to(self, device: torch.device) -> RTDBatch:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-        return dataclasses.replace(self, **moved)
+        return to_device(self, device)
 
     def attention_mask(self) -> Tensor | Pieces | None:
         """Each piece attends to itself alone, in the cheapest form in which `Encoder` takes that."""

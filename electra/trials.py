@@ -131,9 +131,7 @@ def train_trial(plan: Plan, trial: Trial, runtime: Runtime) -> tuple[nn.Module, 
 def finish_trial(plan: Plan, trial: Trial, result: Result, outputs: dict[str, Outputs]) -> None:
     """Write what a finished trial leaves, result.json last, and remove what only an unfinished one needs."""
     prepared, folder = plan.prepare(trial.fold), plan.config.out / trial.name
-    with atomic_folder(folder / "predictions", overwrite=True) as temporary:
-        for split, found in outputs.items():
-            prepared.write_predictions(found, split, temporary)
+    save_predictions(folder / "predictions", prepared, outputs)
     if prepared.can_average() and trial.fold is None:  # also of one seed: others may be added later
         for split, found in outputs.items():
             with atomic_file(folder / f"{split}.npz") as file:
@@ -141,6 +139,13 @@ def finish_trial(plan: Plan, trial: Trial, result: Result, outputs: dict[str, Ou
     write_json(folder / "result.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     (folder / BEST).unlink(missing_ok=True)
+
+
+def save_predictions(folder: Path, prepared: Prepared, outputs: dict[str, Outputs]) -> None:
+    """The answers for each split, in the formats of the task."""
+    with atomic_folder(folder, overwrite=True) as temporary:
+        for split, found in outputs.items():
+            prepared.write_predictions(found, split, temporary)
 
 
 def make_model(plan: Plan, prepared: Prepared, seed: int) -> nn.Module:

@@ -11,16 +11,15 @@ Letters: N examples, B rows of a batch, L tokens.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from electra.devices import to_device
 from electra.tokenizer import Vocabulary
 
 POOL_BATCHES = 50
@@ -66,12 +65,7 @@ class SentenceBatch:
     seed: int = 0  # for dropout
 
     def to(self, device: torch.device) -> SentenceBatch:
-        moved: dict[str, Any] = {
-            item.name: value.to(device, non_blocking=True)
-            for item in dataclasses.fields(self)
-            if isinstance(value := getattr(self, item.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved)
+        return to_device(self, device)
 
 
 def encode_texts(

@@ -9,7 +9,6 @@ averaged), and only the task knows how they become metrics, answers and files. L
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,8 +129,3 @@ class Prepared(Protocol):
 def mean_outputs(outputs: list[Outputs]) -> Outputs:
     """The mean over several models of the same rows."""
     return {name: np.mean([each[name] for each in outputs], axis=0) for name in outputs[0]}
-
-
-def head_state(extra: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below `prefix.` without it."""
-    return {name.removeprefix(f"{prefix}."): value for name, value in extra.items() if name.startswith(f"{prefix}.")}

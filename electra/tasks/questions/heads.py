@@ -15,15 +15,14 @@ hidden size, K beam.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from electra.devices import to_device
 from electra.encoder import Encoder, EncoderConfig, initialize, key_mask
 
 HIDDEN = 512
@@ -45,12 +44,7 @@ class QuestionBatch:
     seed: int = 0  # for dropout
 
     def to(self, device: torch.device) -> QuestionBatch:
-        moved: dict[str, Any] = {
-            item.name: value.to(device, non_blocking=True)
-            for item in dataclasses.fields(self)
-            if isinstance(value := getattr(self, item.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved)
+        return to_device(self, device)
 
 
 @dataclass(frozen=True)
