@@ -107,7 +107,7 @@ class TwoTowerDetection(nn.Module):
         self.generator = TwoTowerGenerator(self.generator_config)
         self.discriminator = Body(self.config)
         self.discriminator_head = ReplacedTokenHead(self.config)
-        initialize(self)
+        initialize(self, model.position_init)
 
     def run(self, batch: RTDBatch, sampled_ids: Tensor | None = None) -> RTDOutput:
         """Both networks on a micro-batch. `sampled_ids` (B, K) replaces the sampling, for comparisons.

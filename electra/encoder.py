@@ -28,6 +28,7 @@ from electra.varlen import Pieces, varlen_attention
 
 LAYER_NORM_EPSILON = 1e-12
 INITIALIZER_RANGE = 0.02
+POSITION_RANGE = 0.06  # of sinusoidal position tables
 
 
 @dataclass(frozen=True)
@@ -205,11 +206,12 @@ def block_mask(piece_ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module, position_init: str = "normal") -> None:
     """Google's initialisation: truncated normal .02 (cut at two sigma), zero biases, unit LayerNorms.
 
     `project` and the last dense of a head (named `classifier`) take TensorFlow's default instead, Glorot uniform,
     because Google's code passes no initialiser there (reference: model/modeling.py, run_pretraining.py).
+    With `position_init` sinusoidal the position tables begin as `sinusoids`.
     """
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear | nn.Embedding):
@@ -224,3 +226,19 @@ def initialize(module: nn.Module) -> None:
         elif isinstance(child, nn.LayerNorm):
             nn.init.ones_(child.weight)
             nn.init.zeros_(child.bias)
+    if position_init == "sinusoidal":
+        for child in module.modules():
+            if isinstance(child, Embeddings):
+                child.position.weight.copy_(sinusoids(*child.position.weight.shape))
+
+
+def sinusoids(positions: int, size: int) -> Tensor:
+    """Sines and cosines of the positions (Vaswani et al. 2017, section 3.5): (positions, size), rms POSITION_RANGE.
+
+    Two things differ from Google's draw, and either alone is not enough (benchmarks/plateau.py). Neighbours are one
+    rotation apart at every position, so that attention to them is one matrix instead of a table learnt by heart. And
+    the vectors are long enough to be heard beside those of words, which reach this length within some thousand steps.
+    """
+    half = -(-size // 2)
+    angles = torch.arange(positions)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+    return torch.cat([angles.sin(), angles.cos()], 1)[:, :size] * (POSITION_RANGE * 2**0.5)

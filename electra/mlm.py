@@ -39,7 +39,7 @@ class MaskedLM(nn.Module):
         self.embeddings = Embeddings(self.config)
         self.body = Body(self.config)
         self.head = MaskedLMHead(self.config)
-        initialize(self)
+        initialize(self, model.position_init)
 
     def run(self, batch: RTDBatch, attention_mask: Tensor | Pieces | None = None) -> MaskedLMOutput:
         """The network on a micro-batch."""

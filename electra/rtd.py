@@ -226,7 +226,7 @@ class ReplacedTokenDetection(nn.Module):
         self.generator_head = MaskedLMHead(shape) if kind != "uniform" else None
         self.discriminator = Body(self.config)
         self.discriminator_head = ReplacedTokenHead(self.config)
-        initialize(self)
+        initialize(self, model.position_init)
 
     def run(
         self, batch: RTDBatch, attention_mask: Tensor | Pieces | None = None, sampled_ids: Tensor | None = None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from transformers.models.distilbert.modeling_distilbert import create_sinusoidal_embeddings
 
 from electra.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 from electra.encoder import block_mask, key_mask
@@ -342,6 +343,23 @@ def test_initialisation_is_googles():
         else:
             assert float(parameter.abs().max()) <= 0.04, name
             assert float(parameter.std()) == pytest.approx(0.0176, rel=0.1), name  # .02 cut at two sigma
+
+
+@pytest.mark.parametrize("generator", ["shared-embeddings", "own-embeddings"])
+def test_sinusoidal_positions_are_those_of_hugging_face_and_all_else_is_googles(generator):
+    objective, models = ObjectiveConfig(generator=generator), {}
+    for position_init in ("normal", "sinusoidal"):
+        torch.manual_seed(1)
+        models[position_init] = ReplacedTokenDetection(ModelConfig(position_init=position_init), objective, 300)
+    normal, sinusoidal = models["normal"].state_dict(), models["sinusoidal"].state_dict()
+    for name, values in sinusoidal.items():
+        if name.endswith("position.weight"):
+            expected = torch.zeros_like(values)
+            create_sinusoidal_embeddings(*expected.shape, expected)  # sines and cosines by turns; ours: first all sines
+            torch.testing.assert_close(values, torch.cat([expected[:, 0::2], expected[:, 1::2]], 1) * 0.06 * 2**0.5)
+        else:
+            assert values.equal(normal[name]), name
+    assert all(parameter.requires_grad for parameter in models["sinusoidal"].parameters())
 
 
 def test_generator_shapes_of_the_paper():

@@ -35,6 +35,9 @@ class ModelConfig:
     """Dropout of embeddings and layer outputs."""
     attention_dropout: float = 0.1
     """Dropout of attention weights."""
+    position_init: Literal["normal", "sinusoidal"] = "normal"
+    """How the position table begins: as Google's, or as sines and cosines, from which a model finds out about the
+    order of words in a fraction of the tokens. The table is trained and exported in either case."""
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size", "embedding_size", "max_positions"):
