@@ -32,11 +32,13 @@ from tokenizers.trainers import WordPieceTrainer
 from electra.config import VocabConfig
 from electra.corpus import Tally, find_files, read_lines
 from electra.files import atomic_file, atomic_folder, read_json, write_json
+from electra.words import WordTable, groups
 
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_WORD = 200  # letters; Google's value, where Hugging Face's is 100
 _LONG_LINE = 1 << 17  # characters
-_BATCH_CHARACTERS = 1 << 17  # encoded at once; measured: 64 to 1000 lines a call are equally fast, more are slower
+_GROUP_CHARACTERS = 1 << 17  # encoded at once: an Encoding takes more than 100 bytes a token
+_TABLE_CHARACTERS = 1 << 20  # looked up at once
 _SAMPLE_PIECE = 1 << 20  # bytes of a document that are chosen together
 _DISTINCT_WORDS = 1 << 20  # words counted before they are summed up into characters
 
@@ -82,6 +84,7 @@ class Vocabulary:
         )
         self.tokenizer = tokenizer
         self.options = _options(tokenizer)
+        self._table = WordTable(tokenizer) if _sees_words_alone(tokenizer, self.options) else None
         canonical = json.dumps([self.tokens, self.options], ensure_ascii=True, sort_keys=True)
         self.sha256 = hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -108,13 +111,17 @@ class Vocabulary:
                 pieces.append(line)
         if not pieces:
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
-        tokens, lengths = [], []
-        for batch in _batches(pieces):
-            encodings = self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-            lengths.extend([len(encoding) for encoding in encodings])
-            flat = itertools.chain.from_iterable([encoding.ids for encoding in encodings])
-            tokens.append(np.fromiter(flat, np.int32))
-        return np.concatenate(tokens), np.add.reduceat(np.array(lengths, np.int64), first_piece)
+        if self._table is not None:
+            parts = [self._table.encode(group) for group in groups(pieces, _TABLE_CHARACTERS)]
+        else:
+            parts = [self._encode(group) for group in groups(pieces, _GROUP_CHARACTERS)]
+        lengths = np.concatenate([counts for _, counts in parts])
+        return np.concatenate([ids for ids, _ in parts]), np.add.reduceat(lengths, first_piece)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        flat = itertools.chain.from_iterable([encoding.ids for encoding in encodings])
+        return np.fromiter(flat, np.int32), np.array([len(encoding) for encoding in encodings], np.int64)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without [CLS] and [SEP]."""
@@ -164,16 +171,10 @@ def _options(tokenizer: Tokenizer) -> dict[str, Any]:
     return {name: value for name, value in normalizer.items() if name != "type"}
 
 
-def _batches(pieces: list[str]) -> Iterator[list[str]]:
-    # An Encoding takes more than 100 bytes a token, so that few are alive at a time.
-    start = characters = 0
-    for index, piece in enumerate(pieces):
-        characters += len(piece)
-        if characters >= _BATCH_CHARACTERS:
-            yield pieces[start : index + 1]
-            start, characters = index + 1, 0
-    if start < len(pieces):
-        yield pieces[start:]
+def _sees_words_alone(tokenizer: Tokenizer, options: dict[str, Any]) -> bool:
+    """Whether a line's ids are those of its words: BERT's way to split, and no added tokens, which may hold spaces."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return "lowercase" in options and added <= set(_SPECIALS)
 
 
 def _cut_at_spaces(line: str) -> Iterator[str]:

@@ -134,7 +134,7 @@ def test_long_lines_and_many_lines_are_cut_without_a_trace(
     lines = ["the quick [mask] brown fox " * 50, "", "z" * 300, "the", "a " + "b" * 150 + " c", " " * 100]
     expected = vocabulary.encode_batch(lines)
     monkeypatch.setattr(module, "_LONG_LINE", 40)
-    monkeypatch.setattr(module, "_BATCH_CHARACTERS", 60)
+    monkeypatch.setattr(module, "_TABLE_CHARACTERS", 60)
     ids, lengths = vocabulary.encode_lines(lines)
     assert lengths.tolist() == [len(line) for line in expected]
     assert ids.tolist() == [token_id for line in expected for token_id in line]
