@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -31,7 +31,17 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from electra.config import BuildConfig
-from electra.corpus import OnError, Tally, cut, find_files, is_divisible, read_lines, read_range
+from electra.corpus import (
+    Reading,
+    Tally,
+    Unreadable,
+    cut,
+    find_files,
+    is_divisible,
+    read_lines,
+    read_range,
+    warn_of_faults,
+)
 from electra.files import atomic_folder
 from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
@@ -83,30 +93,33 @@ class Encoded:
 def build(config: BuildConfig, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Write the token store `config.out` and return store.json's content plus the key "build".
 
-    summary["build"]: files, text_mb, seconds, mb_per_second, processes, unknown_share, lines_replaced,
-    lines_skipped. `progress` is called with the bytes of the corpus done so far and in all. Warns (UserWarning) when
-    more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an `out` that exists, and all that
-    `corpus.find_files`, `corpus.read_lines` and `tokenizer.load_tokenizer` raise; whatever is raised, nothing is left
-    behind. If `config.corpus` names TFRecords, they are imported: see `record_store.import_records`.
+    summary["build"]: files, text_mb, seconds, mb_per_second, processes, unknown_share, lines_replaced, lines_skipped,
+    files_not_read_whole; a warning and `left_out` in store.json say why. `progress` is called with the bytes of the
+    corpus done so far and in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for
+    an empty corpus, an `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and
+    `load_tokenizer` raise; whatever is raised, nothing is left behind. If `config.corpus` names TFRecords, they are
+    imported: see `record_store.import_records`.
     """
     if records := find_records(config.corpus):
         return import_records(records, config, progress)
     started = time.perf_counter()
     with atomic_folder(config.out, config.overwrite) as folder:
         vocabulary = load_tokenizer(config.vocab, config.lowercase, config.strip_accents)
+        reading = Reading(config.text_field, config.on_error, config.documents)
         files = find_files(config.corpus)
-        sizes = [file.stat().st_size for file in files]
+        states = [_state(file) for file in files]
+        sizes = [size for size, _ in states]
         writer = StoreWriter(
             folder,
             vocabulary,
             held_out=config.held_out,
             seed=config.seed,
             sources=[{"path": str(file), "bytes": size} for file, size in zip(files, sizes, strict=True)],
-            options={"text_field": config.text_field, "on_error": config.on_error},
+            options=asdict(reading),
         )
         processes = min(config.processes or _cores(), 1 + sum(sizes) // BLOCK_BYTES)
         total, unknown, text_bytes, is_open = Tally(), 0, 0, False
-        with contextlib.closing(_encode_all(_blocks(files, config), vocabulary, config.on_error, processes)) as results:
+        with contextlib.closing(_encode_all(_blocks(files, reading), vocabulary, reading, processes)) as results:
             for part in results:
                 is_open &= not part.first
                 if len(part.tokens):
@@ -120,7 +133,15 @@ def build(config: BuildConfig, progress: Callable[[int, int], None] | None = Non
                 text_bytes += part.text_bytes
                 if progress is not None:
                     progress(total.disk_bytes, sum(sizes))
-        summary = writer.close()
+        for file, state in zip(files, states, strict=True):
+            if _state(file) != state:
+                sentence = f"{file} changed while it was read: let it come to rest, and build the store again"
+                if reading.on_error == "fail":
+                    raise ValueError(sentence)
+                total.faults.append(sentence)
+        left_out = {"lines_replaced": total.replaced, "lines_skipped": total.skipped, "faults": total.faults}
+        summary = writer.close(left_out)
+    warn_of_faults(total.faults)
     seconds = time.perf_counter() - started
     unknown_share = unknown / summary["tokens"]
     if unknown_share > _UNKNOWN_WARNING:
@@ -139,6 +160,7 @@ def build(config: BuildConfig, progress: Callable[[int, int], None] | None = Non
             "unknown_share": unknown_share,
             "lines_replaced": total.replaced,
             "lines_skipped": total.skipped,
+            "files_not_read_whole": len(total.faults),
         }
     }
 
@@ -153,21 +175,33 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def _state(file: Path) -> tuple[int, int]:
+    """Size and time of the last change."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def _cores() -> int:
     """The cores that this process may use, which in a container or a batch job are not all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _blocks(files: Iterable[Path], config: BuildConfig) -> Iterator[Block]:
+def _blocks(files: Iterable[Path], reading: Reading) -> Iterator[Block]:
     for file in files:
-        if is_divisible(file):
-            for start, stop in cut(file, BLOCK_BYTES):
-                yield Block(file, start == 0, start, stop)
-        else:
-            tally = Tally()
-            lines = read_lines(file, text_field=config.text_field, on_error=config.on_error, tally=tally)
-            for number, block in enumerate(_group(lines)):
-                yield Block(file, number == 0, lines=block, tally=tally.take())
+        tally = Tally()
+        try:
+            if is_divisible(file):
+                for start, stop in cut(file, BLOCK_BYTES):
+                    yield Block(file, start == 0, start, stop)
+                continue
+        except (Unreadable, OSError) as error:
+            if reading.on_error == "fail":
+                raise
+            tally.faults.append(str(error))
+            yield Block(file, True, lines=[], tally=tally)
+            continue
+        for number, block in enumerate(_group(read_lines(file, reading, tally))):
+            yield Block(file, number == 0, lines=block, tally=tally.take())
 
 
 def _group(lines: Iterator[str]) -> Iterator[list[str]]:
@@ -183,11 +217,11 @@ def _group(lines: Iterator[str]) -> Iterator[list[str]]:
     yield group
 
 
-def encode(block: Block, vocabulary: Vocabulary, on_error: OnError) -> Encoded:
+def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
     """Read and tokenise one block. A function of its arguments and the file alone, wherever it runs."""
     lines: Iterable[str]
     if block.lines is None:
-        lines = read_range(block.path, block.start, block.stop, on_error=on_error, tally=block.tally)
+        lines = read_range(block.path, block.start, block.stop, reading, block.tally)
     else:
         lines = block.lines
     texts: list[str] = []
@@ -219,20 +253,20 @@ def encode(block: Block, vocabulary: Vocabulary, on_error: OnError) -> Encoded:
 
 
 def _encode_all(
-    blocks: Iterator[Block], vocabulary: Vocabulary, on_error: OnError, processes: int
+    blocks: Iterator[Block], vocabulary: Vocabulary, reading: Reading, processes: int
 ) -> Generator[Encoded, None, None]:
     """The arrays of each block in order, with a bounded number of blocks in memory."""
     if processes == 1:
         with _one_thread():
             for block in blocks:
-                yield encode(block, vocabulary, on_error)
+                yield encode(block, vocabulary, reading)
         return
     # Not concurrent.futures: its workers share one pipe, and when one of them is killed while it writes (the kernel
     # does that when memory runs out) the build would hang. Here each has its own, whose end is noticed.
     workers: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(processes):
-            connection, worker = _start_worker(vocabulary, on_error)
+            connection, worker = _start_worker(vocabulary, reading)
             workers[connection] = worker
         idle, busy = list(workers), dict[Connection, int]()
         done: dict[int, Encoded] = {}
@@ -264,11 +298,11 @@ def _encode_all(
             connection.close()
 
 
-def _start_worker(vocabulary: Vocabulary, on_error: OnError) -> tuple[Connection, BaseProcess]:
+def _start_worker(vocabulary: Vocabulary, reading: Reading) -> tuple[Connection, BaseProcess]:
     # Spawned, not forked: forking a process in which tokenizers or torch have started threads can deadlock.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), on_error), daemon=True)
+    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), reading), daemon=True)
     # Ctrl-C is for this process to handle: one that is started while SIGINT is blocked never sees it, even during
     # its imports. The tracker comes first because multiprocessing starts it by need, and unblocks SIGINT then.
     resource_tracker.ensure_running()
@@ -281,7 +315,7 @@ def _start_worker(vocabulary: Vocabulary, on_error: OnError) -> tuple[Connection
     return ours, worker
 
 
-def _work(connection: Connection, vocabulary_json: str, on_error: OnError) -> None:
+def _work(connection: Connection, vocabulary_json: str, reading: Reading) -> None:
     """What a worker does: block in, arrays (or the exception) out, until the other end is closed or gone."""
     vocabulary = Vocabulary.from_json(vocabulary_json)
     with contextlib.suppress(EOFError, ConnectionError), _one_thread():
@@ -289,7 +323,7 @@ def _work(connection: Connection, vocabulary_json: str, on_error: OnError) -> No
             block = connection.recv()
             result: Encoded | Exception
             try:
-                result = encode(block, vocabulary, on_error)
+                result = encode(block, vocabulary, reading)
             except Exception as error:
                 if not isinstance(error, ValueError):
                     error.add_note(traceback.format_exc())  # where it happened is lost on the way

@@ -104,8 +104,11 @@ class StoreWriter:
             )
             first = stop
 
-    def close(self) -> dict[str, Any]:
-        """Finish the store and return what store.json says; ValueError if no token was added."""
+    def close(self, left_out: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Finish the store and return what store.json says; ValueError if no token was added.
+
+        `left_out` is a receipt for what of the sources is not in the store.
+        """
         if self._open is not None:
             self._finish_shard()
         document_tokens = np.concatenate(self._document_tokens) if self._document_tokens else np.zeros(0, np.int64)
@@ -140,6 +143,7 @@ class StoreWriter:
             },
             "sources": self.sources,
             "options": self.options,
+            "left_out": dict(left_out or {}),
             "shards": self._shards,
             "files": {path.relative_to(self.folder).as_posix(): _receipt(path) for path in other},
         }

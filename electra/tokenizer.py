@@ -30,7 +30,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from electra.config import VocabConfig
-from electra.corpus import Tally, find_files, read_lines
+from electra.corpus import Reading, Tally, find_files, read_lines, warn_of_faults
 from electra.files import atomic_file, atomic_folder, read_json, write_json
 from electra.words import WordTable, groups
 
@@ -294,6 +294,7 @@ def train_vocabulary(config: VocabConfig) -> dict[str, Any]:
     with atomic_folder(config.out, config.overwrite) as folder:
         tally = Tally()
         sample, corpus_bytes = _draw_sample(files, config, tally)
+        warn_of_faults(tally.faults)
         if not sample:
             raise ValueError(f"the corpus {', '.join(config.corpus)} has no text: name files with some lines in them")
         reserved = [*_SPECIALS, *(f"[unused{index}]" for index in range(config.unused))]
@@ -320,6 +321,7 @@ def train_vocabulary(config: VocabConfig) -> dict[str, Any]:
         "sample_mb": sum(map(len, sample)) / 1e6,
         "lines_replaced": tally.replaced,
         "lines_skipped": tally.skipped,
+        "files_not_read_whole": len(tally.faults),
         "seconds": time.perf_counter() - started,
     }
 
@@ -343,10 +345,11 @@ def _draw_sample(files: Sequence[Path], config: VocabConfig, tally: Tally) -> tu
 
 
 def _documents(files: Sequence[Path], config: VocabConfig, tally: Tally) -> Iterator[bytes]:
+    reading = Reading(config.text_field, config.on_error)
     lines: list[bytes] = []
     size = 0
     for file in files:
-        for line in read_lines(file, text_field=config.text_field, on_error=config.on_error, tally=tally):
+        for line in read_lines(file, reading, tally):
             if line:
                 lines.append(line.encode())
                 size += len(lines[-1])

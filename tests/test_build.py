@@ -5,13 +5,16 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from stores import Document, read_documents
 
@@ -144,6 +147,57 @@ def test_on_error_is_obeyed_and_counted(config: BuildConfig, monkeypatch: pytest
     summary = build(dataclasses.replace(config, on_error="replace", overwrite=True))
     assert (summary["build"]["lines_skipped"], summary["build"]["lines_replaced"]) == (0, 2)
     assert summary["lines"] == 6004 and summary["options"]["on_error"] == "replace"
+
+
+def test_files_that_cannot_be_read_are_left_out_and_in_the_receipt(config: BuildConfig) -> None:
+    folder = Path(config.corpus[0])
+    (folder / "a.txt").write_text("abc de\n")
+    (folder / "b.txt").write_bytes(b"\x7fELF\0\0")
+    (folder / "c.txt.gz").write_bytes(gzip.compress(b"de\n" * 9)[:-9])
+    (folder / "d.jsonl").write_text('{"text": "abc"}\nno json\n')
+    (folder / "e.csv").write_text("body\nabc\n")
+    (folder / "f.txt").write_text("abc\n")
+    with pytest.raises(ValueError, match=r"b.txt is not UTF-8 text but binary"):
+        build(config)
+    assert not config.out.exists()
+    with pytest.warns(UserWarning, match=r"b.txt is not UTF-8 text.*\(and 2 more files were not read, or not to"):
+        summary = build(dataclasses.replace(config, on_error="skip"))
+    left_out = json.loads((config.out / "store.json").read_text())["left_out"]
+    assert (left_out["lines_replaced"], left_out["lines_skipped"]) == (0, 1)
+    assert [re.search(r"[bce]\.(txt|csv)", fault)[0] for fault in left_out["faults"]] == ["b.txt", "c.txt", "e.csv"]
+    assert (summary["build"]["lines_skipped"], summary["build"]["files_not_read_whole"]) == (1, 3)
+    assert read_documents(Store.open(config.out))[0] == naive(["abc de"], config.vocab)[0]
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(config: BuildConfig) -> None:
+    path = Path(config.corpus[0]) / "a.txt"
+    path.write_text("abc\n")
+
+    def grow(done: int, total: int) -> None:
+        with open(path, "a") as file:
+            file.write("de\n")
+
+    with pytest.raises(ValueError, match=r"a.txt changed while it was read"):
+        build(config, grow)
+    assert not config.out.exists()
+    with pytest.warns(UserWarning, match=r"a.txt changed while it was read"):
+        build(dataclasses.replace(config, on_error="skip"), grow)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("documents", "expected"), [("blank-lines", [2, 1, 1]), ("lines", [1, 1, 1, 1]), ("files", [3, 1])]
+)
+def test_what_ends_a_document_is_obeyed(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch, processes: int, documents: Any, expected: list[int]
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", 5)
+    folder = Path(config.corpus[0])
+    (folder / "a.txt").write_text("abc\nde\n\nabc\n")
+    (folder / "b.txt.gz").write_bytes(gzip.compress(b"de\n"))
+    build(dataclasses.replace(config, documents=documents, processes=processes, held_out=0))
+    store = Store.open(config.out)
+    assert np.diff(store.shards[0].documents).tolist() == expected and store.num_tokens > 0
 
 
 # ------------------------------------------------------------------------------------------------------ failures

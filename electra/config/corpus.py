@@ -16,7 +16,8 @@ class VocabConfig:
     """Train a WordPiece vocabulary on text files."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt, .jsonl, .parquet, also .gz, .zst, .xz."""
+    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar of such files, WikiExtractor's; also
+    .gz, .zst, .xz, .bz2."""
     out: Path
     """Folder to write: tokenizer.json, vocab.txt, tokenizer_config.json."""
     size: int = 30522
@@ -36,9 +37,10 @@ class VocabConfig:
     sample_mb: float = 512.0
     """Train on a random sample of documents of about this many megabytes; bounds memory."""
     text_field: str = "text"
-    """The column that holds the text in .jsonl and .parquet files."""
+    """The column that holds the text in files of records."""
     on_error: Literal["fail", "replace", "skip"] = "fail"
-    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out."""
+    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out. With the last two, what cannot
+    be read of damaged files and bad records is left out and counted."""
     seed: int = 0
     """Chooses the sample."""
     overwrite: bool = False
@@ -58,8 +60,8 @@ class BuildConfig:
     """Turn text files, or TFRecords of pre-training rows, into a token store: documents -> lines -> tokens."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt (blank line = document boundary), .jsonl, .parquet; also .gz, .zst, .xz;
-    or .tfrecord, each row a document."""
+    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar of such files, WikiExtractor's; also
+    .gz, .zst, .xz, .bz2; or .tfrecord, each row a document."""
     vocab: Path
     """A vocabulary folder, a tokenizer.json or a vocab.txt."""
     out: Path
@@ -73,9 +75,12 @@ class BuildConfig:
     processes: int = 0
     """Worker processes; 0 means one for each core."""
     text_field: str = "text"
-    """The column that holds the text in .jsonl and .parquet files."""
+    """The column that holds the text in files of records."""
     on_error: Literal["fail", "replace", "skip"] = "fail"
-    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out."""
+    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out. With the last two, what cannot
+    be read of damaged files and bad records is left out and counted."""
+    documents: Literal["blank-lines", "lines", "files"] = "blank-lines"
+    """What ends a document of plain text: an empty line, each line, or the end of its file alone."""
     seed: int = 0
     """Chooses the held-out documents."""
     overwrite: bool = False

@@ -1,0 +1,120 @@
+"""Names that a user typed -> files, and what kind each of them is."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from electra.corpus.decompress import COMPRESSIONS, DAMAGES, decompress
+from electra.corpus.text import HEAD_BYTES
+
+KINDS = {
+    ".txt": "text",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".tar": "tar",
+}
+_WHOLE = ("parquet", "arrow")  # compressed inside
+_ENDINGS = f"{', '.join(KINDS)} (or .txt.gz and so on, with {', '.join(COMPRESSIONS)})"
+_WIKI = re.compile(r"wiki_\d+")  # the files of WikiExtractor
+
+
+class Format(NamedTuple):
+    """What a file holds and how it is compressed ("" for not at all)."""
+
+    kind: str
+    compression: str
+
+
+def find_files(corpus: Sequence[str]) -> list[Path]:
+    """The files that files, folders (searched recursively) and globs stand for.
+
+    Sorted within each argument; a file that is reached twice is kept once. In folders only known endings count, and
+    hidden entries and caches of `datasets` do not; a file that is named, or matched by a glob, may have any ending if
+    it holds text. Raises ValueError if an argument matches nothing, or a named file is of no known kind and no text.
+    """
+    found: dict[Path, Path] = {}
+    for argument in corpus:
+        path = Path(argument).expanduser()
+        # A name that exists is taken literally, even with a [bracket] in it.
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+        files = [file for match in matches for file in _expand(match)]
+        if not matches:
+            raise ValueError(f"corpus {argument!r} matches no file or folder: check the name")
+        if not files:
+            raise ValueError(f"corpus {argument!r} has no files ending in {_ENDINGS}: name its files instead")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _expand(path: Path) -> list[Path]:
+    if not path.is_dir():
+        _check_named(path)
+        return [path]
+    inside = (file for file in sorted(path.rglob("*")) if named_format(file.name).kind and file.is_file())
+    return [file for file in inside if not any(map(_is_passed_over, file.relative_to(path).parts))]
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or (name.startswith("cache-") and name.endswith(".arrow"))
+
+
+def _check_named(path: Path) -> None:
+    named = named_format(path.name)
+    if named.kind or file_format(path).kind != "text":
+        return
+    head = _head(path, named.compression)
+    try:
+        # The head may end within a character, which an incremental decoder forgives.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        is_text = b"\0" not in head
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        raise ValueError(f"{path} is neither text nor of a known format ({_ENDINGS})")
+
+
+def named_format(name: str) -> Format:
+    """What a file's name says; its kind is "" for an ending that says nothing."""
+    path = Path(name.lower())
+    if path.suffix == ".tgz":
+        return Format("tar", ".gz")
+    compression = path.suffix if path.suffix in COMPRESSIONS else ""
+    if compression:
+        path = path.with_suffix("")
+    kind = "wiki" if _WIKI.fullmatch(path.name) else KINDS.get(path.suffix, "")
+    return Format("", "") if compression and kind in _WHOLE else Format(kind, compression)
+
+
+def file_format(path: Path) -> Format:
+    """What a file is; where its name leaves that open, its first bytes tell."""
+    kind, compression = named_format(path.name)
+    if kind in ("", "text", "wiki"):
+        kind = sniff(_head(path, compression), kind)
+    return Format(kind, compression)
+
+
+def sniff(head: bytes, kind: str) -> str:
+    """The kind of a file whose name says text, WikiExtractor's or nothing, and that begins like this."""
+    if kind != "text" and head[257:262] == b"ustar":
+        return "tar"
+    if kind == "wiki" and head.startswith(b"{"):  # its option --json
+        return "jsonl"
+    return "wiki" if head.startswith(b"<doc id=") else "text"
+
+
+def _head(path: Path, compression: str) -> bytes:
+    """The first bytes of the text; none if the file is damaged, which shows when it is read."""
+    with open(path, "rb") as raw:
+        try:
+            return next(decompress(raw, compression, HEAD_BYTES), b"")
+        except DAMAGES:
+            return b""
