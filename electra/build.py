@@ -1,10 +1,9 @@
-"""Corpus -> token store, in parallel processes.
+"""Corpus -> token store, in parallel processes, or shared out among machines.
 
-How the pieces nest: `_blocks` cuts the corpus into blocks of a few megabytes (a byte range of a plain file, which a
-worker reads itself, or the lines of a compressed or record file, which this process streams), `encode` turns one
-block into arrays, `_encode_all` does that in worker processes and hands the results back in order, `build` appends
-them to a `StoreWriter`. Blocks end anywhere between two lines: `Encoded` says whether a document goes on across their
-border. Where they end depends on the corpus alone, so the store is the same for any number of processes.
+How the pieces nest: portions.py plans which files, or parts of files, are done at a time; `_make_portion` turns one
+into shards in the folder OUT.building (encoding.py makes the arrays); when all portions are there, `_put_together`
+makes the store of their shards. A portion is finished or not there, so the same command goes on after an
+interruption, and machines that share a folder can each do some of the portions (`--shard`).
 
 TFRecords of pre-training rows hold tokens already: interop/record_store.py imports them, each row a document.
 """
@@ -12,138 +11,115 @@ TFRecords of pre-training rows hold tokens already: interop/record_store.py impo
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
+import shutil
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from electra import encoding
 from electra.config import BuildConfig
-from electra.corpus import (
-    Reading,
-    Tally,
-    Unreadable,
-    cut,
-    find_files,
-    is_divisible,
-    read_lines,
-    read_range,
-    warn_of_faults,
-)
-from electra.files import atomic_folder
+from electra.corpus import Reading, Tally, find_files, warn_of_faults
+from electra.files import atomic_folder, read_json, refuse_existing, write_json
 from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
-from electra.store import StoreWriter
+from electra.portions import Portion, plan
+from electra.store import ShardWriter, Store, finish_store, shard_name
 from electra.tokenizer import Vocabulary, load_tokenizer
 
-BLOCK_BYTES = 1 << 22  # about a second of work for a core
+PLAN, RECEIPT = "plan.json", "portion.json"
 _UNKNOWN_WARNING = 0.01
 
+Show = Callable[[int, int], None]
+"""Told of the bytes of the corpus done so far, and of all."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is known before the work begins."""
+
+    config: BuildConfig
+    vocabulary: Vocabulary
+    reading: Reading
+    files: list[Path]
+    portions: list[Portion]
+    grown: Store | None
+    """The store to which the portions are added."""
+
+    @property
+    def folder(self) -> Path:
+        """Where finished portions wait for the others."""
+        return self.config.out.with_name(f"{self.config.out.name}.building")
+
+    @property
+    def mine(self) -> list[Portion]:
+        """The portions that this command makes."""
+        number, count = self.config.share
+        return self.portions[number - 1 :: count]
+
+    @property
+    def processes(self) -> int:
+        num_bytes = sum(portion.num_bytes for portion in self.mine)
+        return min(self.config.processes or _cores(), 1 + num_bytes // encoding.BLOCK_BYTES)
+
+    def is_finished(self, portion: Portion) -> bool:
+        return (self.folder / portion.name / RECEIPT).is_file()
+
 
 @dataclass
-class Block:
-    """A unit of work: some consecutive lines of one file."""
+class Made:
+    """What became of a portion, or of several."""
 
-    path: Path
-    first: bool
-    """Whether it begins its file, and so a document."""
-    start: int = 0
-    stop: int = 0
-    """Byte range of a plain text file ..."""
-    lines: list[str] | None = None
-    """... or the lines themselves; an empty one ends a document."""
-    tally: Tally = field(default_factory=Tally)
-    """What reading these lines met."""
-
-
-@dataclass
-class Encoded:
-    """A block as arrays. Lines without tokens and documents without lines are left out."""
-
-    first: bool
-    """As in the block."""
-    tokens: np.ndarray
-    """(T,) uint16, or uint32 if the vocabulary needs it."""
-    line_lengths: np.ndarray
-    """(N,) int64, tokens in each line."""
-    document_lengths: np.ndarray
-    """(D,) int64, lines in each document."""
-    begins_document: bool
-    """The first line does not go on with a document of the block before."""
-    ends_document: bool
-    """The next block does not go on with the last line's document."""
-    unknown: int
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    """Their entries for store.json."""
+    tokens: int = 0
+    unknown: int = 0
     """Tokens that are [UNK]."""
-    text_bytes: int
-    tally: Tally
+    text_bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    def add(self, other: Made) -> None:
+        self.shards += other.shards
+        self.tokens += other.tokens
+        self.unknown += other.unknown
+        self.text_bytes += other.text_bytes
+        self.tally.add(other.tally)
 
 
-def build(config: BuildConfig, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     """Write the token store `config.out` and return store.json's content plus the key "build".
 
-    summary["build"]: files, text_mb, seconds, mb_per_second, processes, unknown_share, lines_replaced, lines_skipped,
-    files_not_read_whole; a warning and `left_out` in store.json say why. `progress` is called with the bytes of the
-    corpus done so far and in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for
-    an empty corpus, an `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and
-    `load_tokenizer` raise; whatever is raised, nothing is left behind. If `config.corpus` names TFRecords, they are
+    summary["build"]: files, portions, text_mb, seconds, mb_per_second, processes, unknown_share, lines_replaced,
+    lines_skipped, files_not_read_whole; a warning and `left_out` in store.json say why. With `config.shard` there is
+    no store yet, and the summary has nothing else. `progress` is called with the bytes of the corpus done so far and
+    in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an
+    `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and `load_tokenizer` raise;
+    whatever is raised, nothing is left behind but finished portions. If `config.corpus` names TFRecords, they are
     imported: see `record_store.import_records`.
     """
     if records := find_records(config.corpus):
+        if config.append or config.merge or config.shard:
+            raise ValueError(f"{records[0]} is a TFRecord, but --append, --merge and --shard are for text")
         return import_records(records, config, progress)
     started = time.perf_counter()
-    with atomic_folder(config.out, config.overwrite) as folder:
-        vocabulary = load_tokenizer(config.vocab, config.lowercase, config.strip_accents)
-        reading = Reading(config.text_field, config.on_error, config.documents)
-        files = find_files(config.corpus)
-        states = [_state(file) for file in files]
-        sizes = [size for size, _ in states]
-        writer = StoreWriter(
-            folder,
-            vocabulary,
-            held_out=config.held_out,
-            seed=config.seed,
-            sources=[{"path": str(file), "bytes": size} for file, size in zip(files, sizes, strict=True)],
-            options=asdict(reading),
-        )
-        processes = min(config.processes or _cores(), 1 + sum(sizes) // BLOCK_BYTES)
-        total, unknown, text_bytes, is_open = Tally(), 0, 0, False
-        with contextlib.closing(_encode_all(_blocks(files, reading), vocabulary, reading, processes)) as results:
-            for part in results:
-                is_open &= not part.first
-                if len(part.tokens):
-                    continues = is_open and not part.begins_document
-                    writer.add(part.tokens, part.line_lengths, part.document_lengths, continues=continues)
-                    is_open = not part.ends_document
-                else:
-                    is_open &= not part.ends_document
-                total.add(part.tally)
-                unknown += part.unknown
-                text_bytes += part.text_bytes
-                if progress is not None:
-                    progress(total.disk_bytes, sum(sizes))
-        for file, state in zip(files, states, strict=True):
-            if _state(file) != state:
-                sentence = f"{file} changed while it was read: let it come to rest, and build the store again"
-                if reading.on_error == "fail":
-                    raise ValueError(sentence)
-                total.faults.append(sentence)
-        left_out = {"lines_replaced": total.replaced, "lines_skipped": total.skipped, "faults": total.faults}
-        summary = writer.close(left_out)
-    warn_of_faults(total.faults)
+    job = _plan_job(config)
+    text_bytes = _make_portions(job, progress)
+    made = Made()
+    for portion in job.mine:
+        made.add(_receipt(job, portion))
+    if made.tokens == 0 and not config.shard:
+        shutil.rmtree(job.folder)
+        raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
+    summary = {} if config.shard else _put_together(job, made)
     seconds = time.perf_counter() - started
-    unknown_share = unknown / summary["tokens"]
+    warn_of_faults(made.tally.faults)
+    unknown_share = made.unknown / max(1, made.tokens)
     if unknown_share > _UNKNOWN_WARNING:
         warnings.warn(
             f"{unknown_share:.1%} of the tokens are [UNK]: does the vocabulary {config.vocab} fit the text's language, "
@@ -152,21 +128,22 @@ def build(config: BuildConfig, progress: Callable[[int, int], None] | None = Non
         )
     return summary | {
         "build": {
-            "files": len(files),
-            "text_mb": text_bytes / 1e6,
+            "files": len(job.files),
+            "portions": len(job.mine),
+            "text_mb": made.text_bytes / 1e6,
             "seconds": seconds,
             "mb_per_second": text_bytes / 1e6 / seconds,
-            "processes": processes,
+            "processes": job.processes,
             "unknown_share": unknown_share,
-            "lines_replaced": total.replaced,
-            "lines_skipped": total.skipped,
-            "files_not_read_whole": len(total.faults),
+            "lines_replaced": made.tally.replaced,
+            "lines_skipped": made.tally.skipped,
+            "files_not_read_whole": len(made.tally.faults),
         }
     }
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str) -> Iterator[Show]:
     """A progress line on the terminal, for `build`'s argument `progress`; nothing where standard error is a file."""
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -175,171 +152,183 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _state(file: Path) -> tuple[int, int]:
-    """Size and time of the last change."""
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns
-
-
 def _cores() -> int:
     """The cores that this process may use, which in a container or a batch job are not all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _blocks(files: Iterable[Path], reading: Reading) -> Iterator[Block]:
-    for file in files:
-        tally = Tally()
-        try:
-            if is_divisible(file):
-                for start, stop in cut(file, BLOCK_BYTES):
-                    yield Block(file, start == 0, start, stop)
-                continue
-        except (Unreadable, OSError) as error:
-            if reading.on_error == "fail":
-                raise
-            tally.faults.append(str(error))
-            yield Block(file, True, lines=[], tally=tally)
-            continue
-        for number, block in enumerate(_group(read_lines(file, reading, tally))):
-            yield Block(file, number == 0, lines=block, tally=tally.take())
+# ------------------------------------------------------------------------------------------------- planning
 
 
-def _group(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Lists of lines of about BLOCK_BYTES characters."""
-    group: list[str] = []
-    size = 0
-    for line in lines:
-        group.append(line)
-        size += len(line) + 1
-        if size >= BLOCK_BYTES:
-            yield group
-            group, size = [], 0
-    yield group
-
-
-def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
-    """Read and tokenise one block. A function of its arguments and the file alone, wherever it runs."""
-    lines: Iterable[str]
-    if block.lines is None:
-        lines = read_range(block.path, block.start, block.stop, reading, block.tally)
+def _plan_job(config: BuildConfig) -> Job:
+    vocabulary = load_tokenizer(config.vocab, config.lowercase, config.strip_accents)
+    reading = Reading(config.text_field, config.on_error, config.documents)
+    files = find_files(config.corpus)
+    grown = None
+    if config.append:
+        grown = _store_to_grow(config.out, vocabulary)
+        files = _new_files(files, grown)
     else:
-        lines = block.lines
-    texts: list[str] = []
-    document_of: list[int] = []
-    ends = 0  # document ends met so far, which number the documents of this block
-    for line in lines:
-        if line:
-            texts.append(line)
-            document_of.append(ends)
-        else:
-            ends += 1
-    tokens, lengths = vocabulary.encode_lines(texts)
-    kept = lengths > 0
-    documents = np.array(document_of, np.int64)[kept]
-    return Encoded(
-        first=block.first,
-        tokens=tokens.astype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32),
-        line_lengths=lengths[kept],
-        document_lengths=np.unique(documents, return_counts=True)[1].astype(np.int64),
-        begins_document=bool(documents[0] > 0) if len(documents) else ends > 0,
-        ends_document=bool(documents[-1] < ends) if len(documents) else ends > 0,
-        unknown=int(np.count_nonzero(tokens == vocabulary.special.unk)),
-        text_bytes=sum(len(text.encode()) + 1 for text in texts),
-        tally=block.tally,
-    )
+        refuse_existing(config.out, config.overwrite)
+    job = Job(config, vocabulary, reading, files, plan(files, reading), grown)
+    known = {
+        "vocabulary": vocabulary.sha256,
+        "reading": asdict(reading),
+        "portions": [portion.to_json() for portion in job.portions],
+    }
+    if (job.folder / PLAN).is_file() and read_json(job.folder / PLAN) != known:
+        if not config.overwrite:
+            raise ValueError(
+                f"{job.folder} holds an unfinished build of other files, another vocabulary or other settings: give "
+                "that command again, or remove the folder"
+            )
+        shutil.rmtree(job.folder)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_json(job.folder / PLAN, known)
+    return job
 
 
-# --------------------------------------------------------------------------------------------- worker processes
+def _store_to_grow(folder: Path, vocabulary: Vocabulary) -> Store:
+    store = Store.open(folder, verify=False)
+    if store.imported_seq_len is not None:
+        raise ValueError(f"{folder} was imported from TFRecords: build a store of its own from the text")
+    if store.vocab_sha256 != vocabulary.sha256:
+        raise ValueError(f"{folder} was made with another vocabulary: pass --vocab {folder}")
+    if any("hashes.npy" not in shard["files"] for shard in store.summary["shards"]):
+        raise ValueError(f"{folder} is of an earlier version, which kept no hashes of documents: build it again")
+    return store
 
 
-def _encode_all(
-    blocks: Iterator[Block], vocabulary: Vocabulary, reading: Reading, processes: int
-) -> Generator[Encoded, None, None]:
-    """The arrays of each block in order, with a bounded number of blocks in memory."""
-    if processes == 1:
-        with _one_thread():
-            for block in blocks:
-                yield encode(block, vocabulary, reading)
-        return
-    # Not concurrent.futures: its workers share one pipe, and when one of them is killed while it writes (the kernel
-    # does that when memory runs out) the build would hang. Here each has its own, whose end is noticed.
-    workers: dict[Connection, BaseProcess] = {}
+def _new_files(files: list[Path], store: Store) -> list[Path]:
+    """Those of the files that the store does not have."""
+    known = {source["path"]: source["bytes"] for source in store.summary["sources"]}
+    for file in files:
+        if known.get(str(file), file.stat().st_size) != file.stat().st_size:
+            raise ValueError(
+                f"{file} has changed since {store.folder} was built: build the store again without --append"
+            )
+    new = [file for file in files if str(file) not in known]
+    if not new:
+        raise ValueError(f"{store.folder} has all of these files already: name new ones")
+    return new
+
+
+# --------------------------------------------------------------------------------------------------- making
+
+
+def _make_portions(job: Job, progress: Show | None) -> int:
+    """Make those of this command's portions that are not finished; returns the bytes of text in them."""
+    missing = [portion for portion in job.mine if not job.is_finished(portion)]
+    if job.config.merge and missing:
+        raise ValueError(
+            f"{job.folder} has {len(job.mine) - len(missing)} of {len(job.mine)} portions: {missing[0].name} and "
+            f"{len(missing) - 1} more are missing, of --shard {missing[0].number + 1}/{len(job.mine)} and so on"
+        )
+    total = sum(portion.num_bytes for portion in job.mine)
+    done = total - sum(portion.num_bytes for portion in missing)
+    text_bytes = 0
+
+    def show(more: int) -> None:
+        if progress is not None:
+            progress(done + more, total)
+
     try:
-        for _ in range(processes):
-            connection, worker = _start_worker(vocabulary, reading)
-            workers[connection] = worker
-        idle, busy = list(workers), dict[Connection, int]()
-        done: dict[int, Encoded] = {}
-        sent = wanted = 0
-        upcoming = next(blocks, None)
-        while busy or upcoming is not None:
-            while idle and upcoming is not None and len(done) < processes:
-                connection = idle.pop()
-                connection.send(upcoming)
-                busy[connection] = sent
-                sent += 1
-                upcoming = next(blocks, None)
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                result = ready.recv()
-                if isinstance(result, Exception):
-                    raise result
-                done[busy.pop(ready)] = result
-                idle.append(ready)
-            while wanted in done:
-                yield done.pop(wanted)
-                wanted += 1
-    except (EOFError, ConnectionError):
-        raise ValueError("a worker process died, perhaps for want of memory: try fewer --processes") from None
-    finally:
-        for connection, worker in workers.items():
-            worker.terminate()  # it holds nothing that could be lost
-            worker.join()
-            connection.close()
+        for portion in missing:
+            text_bytes += _make_portion(job, portion, show)
+            done += portion.num_bytes
+    except BaseException:
+        finished = sum(map(job.is_finished, job.portions))
+        if finished:
+            kept = f"{finished} of {len(job.portions)} portions are finished and wait in {job.folder}"
+            warnings.warn(f"{kept}: the same command goes on with the others", stacklevel=3)
+        elif not job.config.shard:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        raise
+    return text_bytes
 
 
-def _start_worker(vocabulary: Vocabulary, reading: Reading) -> tuple[Connection, BaseProcess]:
-    # Spawned, not forked: forking a process in which tokenizers or torch have started threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), reading), daemon=True)
-    # Ctrl-C is for this process to handle: one that is started while SIGINT is blocked never sees it, even during
-    # its imports. The tracker comes first because multiprocessing starts it by need, and unblocks SIGINT then.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _make_portion(job: Job, portion: Portion, progress: Callable[[int], None]) -> int:
+    """Write one portion; returns the bytes of text in it."""
+    made, is_open = Made(), False
+    blocks = encoding.blocks(portion.pieces, job.reading)
+    with (
+        atomic_folder(job.folder / portion.name, overwrite=True) as folder,
+        contextlib.closing(encoding.encode_all(blocks, job.vocabulary, job.reading, job.processes)) as results,
+    ):
+        writer = ShardWriter(folder, job.vocabulary)
+        for part in results:
+            is_open &= not part.first
+            if len(part.tokens):
+                continues = is_open and not part.begins_document
+                writer.add(part.tokens, part.line_lengths, part.document_lengths, continues=continues)
+                is_open = not part.ends_document
+            else:
+                is_open &= not part.ends_document
+            made.tokens += len(part.tokens)
+            made.unknown += part.unknown
+            made.text_bytes += part.text_bytes
+            made.tally.add(part.tally)
+            progress(made.tally.disk_bytes)
+        for piece in portion.pieces:
+            if not piece.is_as_planned():
+                sentence = f"{piece.path} changed while it was read: let it come to rest, and build the store again"
+                if job.reading.on_error == "fail":
+                    raise ValueError(sentence)
+                made.tally.faults.append(sentence)
+        made.shards = writer.finish()
+        write_json(folder / RECEIPT, asdict(made))
+    return made.text_bytes
+
+
+def _receipt(job: Job, portion: Portion) -> Made:
+    """What became of a finished portion, its shards named from `job.folder`."""
+    found = read_json(job.folder / portion.name / RECEIPT)
+    shards = [shard | {"name": f"{portion.name}/{shard['name']}"} for shard in found["shards"]]
+    return Made(**found | {"shards": shards, "tally": Tally(**found["tally"])})
+
+
+def _put_together(job: Job, made: Made) -> dict[str, Any]:
+    """The store of all shards: those of the store that grows, and those of all portions."""
+    tally = made.tally
+    left_out: dict[str, Any] = {
+        "lines_replaced": tally.replaced,
+        "lines_skipped": tally.skipped,
+        "faults": tally.faults,
+    }
+    sources = [{"path": str(file), "bytes": file.stat().st_size} for file in job.files]
+    shards = [(job.folder / shard["name"], shard) for shard in made.shards]
+    held_out, seed, options, already = job.config.held_out, job.config.seed, asdict(job.reading), None
+    if job.grown is not None:
+        before = job.grown.summary
+        shards = [(job.grown.folder / shard["name"], shard) for shard in before["shards"]] + shards
+        sources = before["sources"] + sources
+        left_out = {name: before["left_out"].get(name, type(new)()) + new for name, new in left_out.items()}
+        held_out, seed, options = before["held_out"]["share"], before["held_out"]["seed"], before["options"]
+        already = job.grown.held_out
+    overwrite = job.config.overwrite or job.grown is not None
+    with atomic_folder(job.config.out, overwrite) as folder:
+        entries = []
+        for number, (source, entry) in enumerate(shards):
+            shutil.copytree(source, folder / shard_name(number), copy_function=_link)
+            entries.append(entry | {"name": shard_name(number)})
+        summary = finish_store(
+            folder,
+            job.vocabulary,
+            entries,
+            held_out=held_out,
+            seed=seed,
+            sources=sources,
+            options=options,
+            left_out=left_out,
+            already_held_out=already,
+        )
+    shutil.rmtree(job.folder)
+    return summary
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under a second name, or a copy of it where the file system knows no such thing."""
     try:
-        worker.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-    return ours, worker
-
-
-def _work(connection: Connection, vocabulary_json: str, reading: Reading) -> None:
-    """What a worker does: block in, arrays (or the exception) out, until the other end is closed or gone."""
-    vocabulary = Vocabulary.from_json(vocabulary_json)
-    with contextlib.suppress(EOFError, ConnectionError), _one_thread():
-        while True:
-            block = connection.recv()
-            result: Encoded | Exception
-            try:
-                result = encode(block, vocabulary, reading)
-            except Exception as error:
-                if not isinstance(error, ValueError):
-                    error.add_note(traceback.format_exc())  # where it happened is lost on the way
-                result = error
-            connection.send(result)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep tokenizers from starting a thread a core: the processes are what was asked for."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

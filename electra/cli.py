@@ -84,6 +84,9 @@ def build(arguments: Arguments) -> int:
     config = _parse(BuildConfig, "build", "electra build corpus/ --vocab vocab --out store", arguments)
     with progress_bar("building") as progress:
         summary = build_store(config, progress)
+    if config.shard:
+        _print_summary({"part": f"{config.shard} of {config.out}"} | summary["build"])
+        return 0
     held_out = summary["held_out"]
     counts = {name: summary[name] for name in ("documents", "lines", "tokens")}
     held = {"held_out_documents": held_out["documents"], "held_out_tokens": held_out["tokens"]}

@@ -10,13 +10,17 @@ length and every phase:
     shard-00000/          tokens.npy     uint16 (uint32 if the vocabulary needs it): all tokens, no specials
                           lines.npy      int64, lines + 1 offsets into tokens
                           documents.npy  int64, documents + 1 offsets into lines
+                          hashes.npy     uint64, a hash of each document's tokens, by which some are held out
 
-Documents are numbered globally in file order; a document never spans two shards. `StoreWriter` streams tokens to
-the disk and keeps only offsets in memory; `Store` maps the files and reads nothing until it is asked.
+Documents are numbered globally in file order; a document never spans two shards. `ShardWriter` streams tokens to the
+disk and keeps only offsets in memory, `finish_store` makes a store of shards, wherever they were written; `Store` maps
+the files and reads nothing until it is asked.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -29,41 +33,25 @@ from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
 FORMAT = "electra token store"
 VERSION = 1
+SHARD_TOKENS = 1 << 28
 _NPY_HEADER_BYTES = 128
 
 
 # ------------------------------------------------------------------------------------------------ writing
 
 
-class StoreWriter:
-    """Write a store into `folder`, part by part, with memory bounded by the number of lines of one shard.
+class ShardWriter:
+    """Write shards into `folder`, part by part, with memory bounded by the number of lines of one shard.
 
-    `folder` should be new (build.py writes into `files.atomic_folder`). `held_out` is the share of the tokens, in
-    whole documents, that is set apart; `seed` chooses them. A shard ends at the first document boundary after
-    `shard_tokens`. Nothing counts as a store before `close` has returned.
+    A shard ends at the first document boundary after `shard_tokens`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        vocabulary: Vocabulary,
-        *,
-        held_out: float,
-        seed: int,
-        sources: Sequence[Mapping[str, Any]],
-        options: Mapping[str, Any],
-        shard_tokens: int = 2**28,
-    ) -> None:
+    def __init__(self, folder: Path, vocabulary: Vocabulary, shard_tokens: int = SHARD_TOKENS) -> None:
         self.folder = folder
         self.vocabulary = vocabulary
-        self.held_out = held_out
-        self.seed = seed
-        self.sources = [dict(source) for source in sources]
-        self.options = dict(options)
         self.shard_tokens = shard_tokens
         self.dtype = np.dtype(np.uint16 if vocabulary.size <= 65536 else np.uint32)
         self._shards: list[dict[str, Any]] = []
-        self._document_tokens: list[np.ndarray] = []  # of the finished shards
         self._open: _OpenShard | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -87,9 +75,9 @@ class StoreWriter:
         while first < len(document_lengths):
             goes_on = continues and first == 0
             if self._open is not None and not goes_on and self._open.num_tokens >= self.shard_tokens:
-                self._finish_shard()
+                self.finish()
             if self._open is None:
-                self._open = _OpenShard(self.folder / f"shard-{len(self._shards):05d}", self.dtype)
+                self._open = _OpenShard(self.folder / shard_name(len(self._shards)), self.dtype)
             token_begin = token_ends[first - 1] if first else 0
             line_begin = line_ends[first - 1] if first else 0
             room = self.shard_tokens - self._open.num_tokens
@@ -104,58 +92,115 @@ class StoreWriter:
             )
             first = stop
 
-    def close(self, left_out: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Finish the store and return what store.json says; ValueError if no token was added.
-
-        `left_out` is a receipt for what of the sources is not in the store.
-        """
+    def finish(self) -> list[dict[str, Any]]:
+        """Finish the last shard; the entries of all for store.json."""
         if self._open is not None:
-            self._finish_shard()
-        document_tokens = np.concatenate(self._document_tokens) if self._document_tokens else np.zeros(0, np.int64)
-        total = int(document_tokens.sum())
-        if total == 0:
-            raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
-        held_out = choose_held_out(document_tokens, self.held_out, self.seed)
-        np.save(self.folder / "held_out.npy", held_out)
-        (self.folder / "tokenizer").mkdir(exist_ok=True)
-        self.vocabulary.save(self.folder / "tokenizer")
-        other = [
-            self.folder / "held_out.npy",
-            *sorted(path for path in (self.folder / "tokenizer").iterdir() if path.is_file()),
-        ]
-        summary = {
-            "format": FORMAT,
-            "version": VERSION,
-            "vocabulary": {
-                "sha256": self.vocabulary.sha256,
-                "size": self.vocabulary.size,
-                "special": asdict(self.vocabulary.special),
-            },
-            "dtype": self.dtype.name,
-            "documents": len(document_tokens),
-            "lines": sum(shard["lines"] for shard in self._shards),
-            "tokens": total,
-            "held_out": {
-                "share": self.held_out,
-                "seed": self.seed,
-                "documents": len(held_out),
-                "tokens": int(document_tokens[held_out].sum()),
-            },
-            "sources": self.sources,
-            "options": self.options,
-            "left_out": dict(left_out or {}),
-            "shards": self._shards,
-            "files": {path.relative_to(self.folder).as_posix(): _receipt(path) for path in other},
-        }
-        write_json(self.folder / "store.json", summary)
-        return summary
+            self._shards.append(self._open.finish())
+            self._open = None
+        return self._shards
 
-    def _finish_shard(self) -> None:
-        assert self._open is not None
-        counts, document_tokens = self._open.finish()
-        self._shards.append(counts)
-        self._document_tokens.append(document_tokens)
-        self._open = None
+
+class StoreWriter(ShardWriter):
+    """Write a store into `folder`, part by part.
+
+    `folder` should be new. The other arguments are those of `finish_store`; nothing counts as a store before `close`
+    has returned.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vocabulary: Vocabulary,
+        *,
+        held_out: float,
+        seed: int,
+        sources: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+        shard_tokens: int = SHARD_TOKENS,
+    ) -> None:
+        super().__init__(folder, vocabulary, shard_tokens)
+        self.held_out = held_out
+        self.seed = seed
+        self.sources = sources
+        self.options = dict(options)
+
+    def close(self) -> dict[str, Any]:
+        """Finish the store; what `finish_store` returns and raises."""
+        return finish_store(
+            self.folder,
+            self.vocabulary,
+            self.finish(),
+            held_out=self.held_out,
+            seed=self.seed,
+            sources=self.sources,
+            options=self.options,
+        )
+
+
+def finish_store(
+    folder: Path,
+    vocabulary: Vocabulary,
+    shards: Sequence[Mapping[str, Any]],
+    *,
+    held_out: float,
+    seed: int,
+    sources: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
+    left_out: Mapping[str, Any] | None = None,
+    already_held_out: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Make a store of the shards that lie in `folder`; returns what store.json says.
+
+    `shards` are the entries that `ShardWriter.finish` gave. `held_out` is the share of the tokens, in whole documents,
+    that is set apart; `seed` chooses them, after `already_held_out`, the numbers of documents of a store that is added
+    to. `left_out` is a receipt for what of the sources is not in the store. ValueError if the shards hold no token.
+    """
+    document_tokens, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+    for shard in shards:
+        offsets = [np.load(folder / shard["name"] / f"{name}.npy") for name in ("lines", "documents", "hashes")]
+        document_tokens.append(np.diff(offsets[0][offsets[1]]))
+        hashes.append(offsets[2])
+    lengths = np.concatenate(document_tokens)
+    total = int(lengths.sum())
+    if total == 0:
+        raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
+    order = _order(np.concatenate(hashes), seed)
+    chosen = choose_held_out(lengths, held_out, order, already_held_out)
+    np.save(folder / "held_out.npy", chosen)
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    vocabulary.save(folder / "tokenizer")
+    other = [folder / "held_out.npy", *sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())]
+    summary = {
+        "format": FORMAT,
+        "version": VERSION,
+        "vocabulary": {
+            "sha256": vocabulary.sha256,
+            "size": vocabulary.size,
+            "special": asdict(vocabulary.special),
+        },
+        "dtype": np.load(folder / shards[0]["name"] / "tokens.npy", mmap_mode="r").dtype.name,
+        "documents": len(lengths),
+        "lines": sum(shard["lines"] for shard in shards),
+        "tokens": total,
+        "held_out": {
+            "share": held_out,
+            "seed": seed,
+            "documents": len(chosen),
+            "tokens": int(lengths[chosen].sum()),
+        },
+        "sources": [dict(source) for source in sources],
+        "options": dict(options),
+        "left_out": dict(left_out or {}),
+        "shards": [dict(shard) for shard in shards],
+        "files": {path.relative_to(folder).as_posix(): _receipt(path) for path in other},
+    }
+    write_json(folder / "store.json", summary)
+    return summary
+
+
+def shard_name(number: int) -> str:
+    """The folder of a shard."""
+    return f"shard-{number:05d}"
 
 
 class _OpenShard:
@@ -168,21 +213,30 @@ class _OpenShard:
         self.num_tokens = 0
         self.line_lengths: list[np.ndarray] = []
         self.document_lengths: list[np.ndarray] = []
+        self.hashes = bytearray()  # of all documents but the last
+        self.last = hashlib.blake2b(digest_size=8)
         self.file: IO[bytes] = open(folder / "tokens.npy", "wb")  # noqa: SIM115 (stays open between parts)
         self.file.write(_npy_header(dtype, 0))
 
     def append(self, tokens: np.ndarray, lines: np.ndarray, documents: np.ndarray, goes_on: bool) -> None:
+        tokens = tokens.astype(self.dtype)
+        ends = np.concatenate([[0], np.cumsum(lines)])[np.cumsum(documents)]
+        for number, (start, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
+            if number > 0 or not goes_on:
+                self.hashes += self.last.digest() if self.document_lengths or number else b""
+                self.last = hashlib.blake2b(digest_size=8)
+            self.last.update(tokens[start:end].tobytes())
         if goes_on:
             self.document_lengths[-1][-1] += documents[0]
             documents = documents[1:]
-        tokens.astype(self.dtype).tofile(self.file)
+        tokens.tofile(self.file)
         self.num_tokens += len(tokens)
         self.line_lengths.append(lines.copy())
         if len(documents):
             self.document_lengths.append(documents.copy())
 
-    def finish(self) -> tuple[dict[str, Any], np.ndarray]:
-        """Write the offsets and the header; the shard's entry in store.json and its tokens per document (D,)."""
+    def finish(self) -> dict[str, Any]:
+        """Write the offsets, the hashes and the header; the shard's entry in store.json."""
         self.file.seek(0)
         self.file.write(_npy_header(self.dtype, self.num_tokens))
         self.file.close()
@@ -190,32 +244,43 @@ class _OpenShard:
         documents = np.concatenate([np.zeros(1, np.int64), *self.document_lengths]).cumsum()
         np.save(self.folder / "lines.npy", lines)
         np.save(self.folder / "documents.npy", documents)
-        names = ("tokens.npy", "lines.npy", "documents.npy")
-        entry = {
+        np.save(self.folder / "hashes.npy", np.frombuffer(self.hashes + self.last.digest(), "<u8"))
+        names = ("tokens.npy", "lines.npy", "documents.npy", "hashes.npy")
+        return {
             "name": self.folder.name,
             "documents": len(documents) - 1,
             "lines": len(lines) - 1,
             "tokens": self.num_tokens,
             "files": {name: _receipt(self.folder / name) for name in names},
         }
-        return entry, np.diff(lines[documents])
 
 
-def choose_held_out(document_tokens: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _order(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """The documents in an order that follows from the seed and what each of them says, wherever it stands."""
+    # The last steps of splitmix64, which spread what the seed changes over all bits.
+    mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")
+
+
+def choose_held_out(
+    document_tokens: np.ndarray, share: float, order: np.ndarray, already: np.ndarray | None = None
+) -> np.ndarray:
     """Sorted numbers of the documents to keep for evaluation, about `share` of the tokens.
 
-    Documents are tried in random order until the share is reached; one that would overshoot to more than twice the
-    share, or leave less than half of the tokens to train on, is passed over. At least one document is taken if
-    there are two and the share is not 0: the smallest where none fits.
+    Those of `already` stay. Others are tried in `order` (D,) until the share is reached; one that would overshoot to
+    more than twice the share, or leave less than half of the tokens to train on, is passed over. At least one
+    document is taken if there are two and the share is not 0: the smallest where none fits.
     """
     total = int(document_tokens.sum())
-    candidates = np.flatnonzero(document_tokens)
+    chosen = [] if already is None else already.tolist()
+    candidates = order[document_tokens[order] > 0]
     if share <= 0 or len(candidates) < 2:
-        return np.zeros(0, np.int64)
+        return np.array(chosen, np.int64)
     limit = min(2 * share, 0.5) * total
-    chosen: list[int] = []
-    taken = 0
-    for document in np.random.default_rng(seed).permutation(candidates):
+    taken = int(document_tokens[chosen].sum()) if chosen else 0
+    for document in candidates[~np.isin(candidates, chosen)]:
         if taken >= share * total:
             break
         if taken + document_tokens[document] <= limit:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from stores import Document, read_documents
 
-from electra import build as module
+from electra import encoding
 from electra.build import build
 from electra.config import BuildConfig
 from electra.store import Store
@@ -86,7 +86,7 @@ def test_equals_a_naive_reader_wherever_blocks_end(config: BuildConfig, monkeypa
         expected = naive([*texts, texts[1]], config.vocab)
         if not expected:
             continue
-        monkeypatch.setattr(module, "BLOCK_BYTES", draw.choice([1, 3, 10, 40, 1000]))
+        monkeypatch.setattr(encoding, "BLOCK_BYTES", draw.choice([1, 3, 10, 40, 1000]))
         summary = build(dataclasses.replace(config, overwrite=True))
         store = Store.open(config.out)
         assert read_documents(store) == expected
@@ -101,7 +101,7 @@ def test_the_number_of_processes_changes_nothing(config: BuildConfig, monkeypatc
         (corpus / f"{number}.txt").write_bytes(text.encode())
     records = [{"text": "abc\nde"}, {"text": ""}, {"text": "f\n\ngh"}] * 300
     (corpus / "records.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, records)).encode()))
-    monkeypatch.setattr(module, "BLOCK_BYTES", 700)
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 700)
     found = {}
     for processes in (1, 2, 3):
         calls: list[tuple[int, int]] = []
@@ -135,7 +135,7 @@ def test_large_vocabularies_are_stored_in_32_bits(config: BuildConfig) -> None:
 
 
 def test_on_error_is_obeyed_and_counted(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 4)
     data = b"abc\n" * 3000 + b"d\xffe\nf\n"
     (Path(config.corpus[0]) / "a.txt").write_bytes(data)
     (Path(config.corpus[0]) / "b.txt.gz").write_bytes(gzip.compress(data))
@@ -191,7 +191,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(config: BuildConfig) ->
 def test_what_ends_a_document_is_obeyed(
     config: BuildConfig, monkeypatch: pytest.MonkeyPatch, processes: int, documents: Any, expected: list[int]
 ) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 5)
     folder = Path(config.corpus[0])
     (folder / "a.txt").write_text("abc\nde\n\nabc\n")
     (folder / "b.txt.gz").write_bytes(gzip.compress(b"de\n"))
@@ -228,7 +228,7 @@ def test_nothing_is_overwritten(config: BuildConfig) -> None:
 
 
 def test_a_failing_worker_leaves_nothing(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 2000)
     (Path(config.corpus[0]) / "a.txt").write_bytes(b"abc\n" * 5000 + b"\xff\n" + b"abc\n" * 5000)
     with pytest.raises(ValueError, match=r"a.txt: byte 20000 is not UTF-8"):
         build(dataclasses.replace(config, processes=2))
@@ -236,7 +236,7 @@ def test_a_failing_worker_leaves_nothing(config: BuildConfig, monkeypatch: pytes
 
 
 def test_an_error_in_a_worker_arrives_as_it_was(config: BuildConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 2000)
     path = Path(config.corpus[0]) / "a.txt"
     path.write_bytes(b"abc\n" * 50_000)
     with pytest.raises(FileNotFoundError) as caught:
@@ -248,11 +248,11 @@ def test_an_error_in_a_worker_arrives_as_it_was(config: BuildConfig, monkeypatch
 BUILD = """
 import sys
 from pathlib import Path
-from electra import build
+from electra import build, encoding
 from electra.config import BuildConfig
 
 if __name__ == "__main__":
-    build.BLOCK_BYTES = 100_000
+    encoding.BLOCK_BYTES = 100_000
     corpus, vocab, out = sys.argv[1:]
     progress = lambda done, total: print(done, flush=True)
     build.build(BuildConfig(corpus=(corpus,), vocab=Path(vocab), out=Path(out), processes=2), progress)

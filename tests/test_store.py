@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -82,24 +83,50 @@ def test_empty_corpus(tmp_path):
 # ------------------------------------------------------------------------------------------------ held out
 
 
+def an_order(documents, seed):
+    return np.random.default_rng(seed).permutation(documents)
+
+
 @pytest.mark.parametrize("share", [0.005, 0.05, 0.3])
 def test_held_out_share(share):
     lengths = np.random.default_rng(0).lognormal(6, 1, 3000).astype(np.int64)
-    chosen = choose_held_out(lengths, share, seed=1)
+    chosen = choose_held_out(lengths, share, an_order(3000, 1))
     assert (np.diff(chosen) > 0).all()
     assert share <= lengths[chosen].sum() / lengths.sum() <= min(2 * share, 0.5)
-    assert chosen.tolist() == choose_held_out(lengths, share, seed=1).tolist()
-    assert chosen.tolist() != choose_held_out(lengths, share, seed=2).tolist()
+    assert chosen.tolist() != choose_held_out(lengths, share, an_order(3000, 2)).tolist()
 
 
 def test_held_out_of_few_documents():
-    assert choose_held_out(np.array([100]), 0.1, 0).tolist() == []
-    assert choose_held_out(np.array([100, 50]), 0.0, 0).tolist() == []
-    assert choose_held_out(np.array([100, 50]), 0.005, 0).tolist() == [1]
-    assert choose_held_out(np.array([0, 100, 0]), 0.1, 0).tolist() == []
+    assert choose_held_out(np.array([100]), 0.1, an_order(1, 0)).tolist() == []
+    assert choose_held_out(np.array([100, 50]), 0.0, an_order(2, 0)).tolist() == []
+    assert choose_held_out(np.array([100, 50]), 0.005, an_order(2, 0)).tolist() == [1]
+    assert choose_held_out(np.array([0, 100, 0]), 0.1, an_order(3, 0)).tolist() == []
     # Never a document that is most of the text, whatever its turn.
     for seed in range(20):
-        assert 0 not in choose_held_out(np.array([10_000, 10, 10, 10]), 0.1, seed)
+        assert 0 not in choose_held_out(np.array([10_000, 10, 10, 10]), 0.1, an_order(4, seed))
+
+
+def test_what_was_held_out_stays_so():
+    lengths = np.random.default_rng(0).lognormal(6, 1, 3000).astype(np.int64)
+    before = choose_held_out(lengths[:1000], 0.05, an_order(1000, 1))
+    after = choose_held_out(lengths, 0.05, an_order(3000, 1), before)
+    assert set(before) < set(after) and 0.05 <= lengths[after].sum() / lengths.sum() <= 0.1
+
+
+def test_what_is_held_out_follows_from_the_text_and_not_from_its_place(tmp_path):
+    documents = random_documents(300)
+    shuffled = [documents[number] for number in np.random.default_rng(0).permutation(300)]
+    chosen = []
+    for name, order in (("a", documents), ("b", shuffled)):
+        store = make_store(tmp_path / name, order, held_out=0.1, shard_tokens=2000)
+        texts = read_documents(store)
+        chosen.append(sorted(map(str, (texts[number] for number in store.held_out))))
+        hashes = [np.load(path) for path in sorted((tmp_path / name).glob("shard-*/hashes.npy"))]
+        expected = [np.concatenate(text).astype("<u2").tobytes() for text in texts]
+        assert np.concatenate(hashes).tolist() == [
+            int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") for text in expected
+        ]
+    assert chosen[0] == chosen[1] and len(chosen[0]) > 5
 
 
 # --------------------------------------------------------------------------------------------- bad input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,10 +84,32 @@ class BuildConfig:
     """What ends a document of plain text: an empty line, each line, or the end of its file alone."""
     seed: int = 0
     """Chooses the held-out documents."""
+    append: bool = False
+    """Add the text to the store --out, of which files that it has already are left out."""
+    shard: str = ""
+    """I/N: of N commands that share the folder of --out, this is number I (from 1), which does its part of the work.
+    When all are done, the command with --merge makes the store."""
+    merge: bool = False
+    """Make the store of what the commands with --shard have done."""
     overwrite: bool = False
     """Replace --out if it exists."""
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """I and N of `shard`; (1, 1) for all of the work."""
+        number, _, count = (self.shard or "1/1").partition("/")
+        return int(number), int(count)
+
     def __post_init__(self) -> None:
+        known = re.fullmatch(r"[1-9]\d*/[1-9]\d*", self.shard or "1/1")
+        require(
+            known is not None and self.share[0] <= self.share[1], f"--shard {self.shard} is not I/N with I from 1 to N"
+        )
+        require(
+            sum([self.append, self.merge, self.shard != ""]) <= 1,
+            "--append, --shard and --merge are commands of their own",
+        )
+        require(not (self.append and self.overwrite), "--append adds to --out, which --overwrite would replace")
         require(len(self.corpus) > 0, "build: name at least one corpus file or folder")
         require(0 <= self.held_out < 0.5, "--held-out must be at least 0 and below 0.5")
         require(self.processes >= 0, "--processes must not be negative")

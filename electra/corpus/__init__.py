@@ -8,7 +8,7 @@ share a file. Memory is bounded by one line, or one record, never by a file or a
 """
 
 from electra.corpus.files import find_files
-from electra.corpus.readers import cut, is_divisible, read_lines, read_range
+from electra.corpus.readers import cut, is_divisible, next_document, read_lines, read_range
 from electra.corpus.text import OnError, Reading, Tally, Unreadable, warn_of_faults
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cut",
     "find_files",
     "is_divisible",
+    "next_document",
     "read_lines",
     "read_range",
     "warn_of_faults",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from electra.corpus.streams import stream_lines
 from electra.corpus.text import (
     HEAD_BYTES,
     LONG_LINE,
+    Documents,
     Reading,
     Tally,
     Unreadable,
@@ -22,6 +24,13 @@ from electra.corpus.text import (
     place_to_cut,
     text_lines,
 )
+
+_BORDERS = {
+    "blank-lines": re.compile(rb"\n[ \t\r]*\n"),
+    "lines": re.compile(rb"\n"),
+    "wiki": re.compile(rb"\n</doc>[ \t\r]*\n"),
+}
+_LONGEST_BORDER = 64
 
 
 def read_lines(path: Path, reading: Reading | None = None, tally: Tally | None = None) -> Iterator[str]:
@@ -70,19 +79,36 @@ def is_divisible(path: Path) -> bool:
     return file_format(path) in (("text", ""), ("wiki", ""))
 
 
-def cut(path: Path, size: int) -> Iterator[tuple[int, int]]:
+def cut(path: Path, size: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
     """Cut plain text into byte ranges of about `size`, each of which ends with a line unless that is very long.
 
-    Raises Unreadable for a file that is no text.
+    `start` and `end` are places between two lines; without them it is the whole file. Raises Unreadable for a file that
+    is no text.
     """
     with open(path, "rb") as file:
         check_head(str(path), file.read(HEAD_BYTES))
-        start, end = 0, file.seek(0, 2)
+        end = file.seek(0, 2) if end is None else end
         while start < end:
             file.seek(min(start + size, end) - 1)
             stop = _end_of_line(file)
             yield start, stop
             start = stop
+
+
+def next_document(path: Path, position: int, documents: Documents) -> int:
+    """Where the first document begins that begins after `position` of a file of plain text; its size if none does.
+
+    Not one after an empty line of other characters than spaces, tabs and returns, which ends a document too.
+    """
+    border = _BORDERS["wiki" if file_format(path).kind == "wiki" else documents]
+    with open(path, "rb") as file:
+        file.seek(position)
+        window = b""
+        while block := file.read(decompress.READ_BYTES):
+            window = window[-_LONGEST_BORDER:] + block
+            if found := border.search(window):
+                return file.tell() - len(window) + found.end()
+        return file.tell()
 
 
 def _end_of_line(file: IO[bytes]) -> int:

@@ -1,0 +1,228 @@
+"""Text -> arrays of ids, in parallel processes.
+
+`blocks` cuts files and parts of files into blocks of a few megabytes (a byte range of a plain file, which a worker
+reads itself, or the lines of a compressed or record file, which this process streams), `encode` turns one block
+into arrays, `encode_all` does that in worker processes and hands the results back in order. Blocks end anywhere
+between two lines: `Encoded` says whether a document goes on across their border. Where they end depends on the
+corpus alone, so the result is the same for any number of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+
+from electra.corpus import Reading, Tally, Unreadable, cut, is_divisible, read_lines, read_range
+from electra.portions import Piece
+from electra.tokenizer import Vocabulary
+
+BLOCK_BYTES = 1 << 22  # a third of a second of work for a core
+
+
+@dataclass
+class Block:
+    """A unit of work: some consecutive lines of one file."""
+
+    path: Path
+    first: bool
+    """Whether it begins its file or part of a file, and so a document."""
+    start: int = 0
+    stop: int = 0
+    """Byte range of a plain text file ..."""
+    lines: list[str] | None = None
+    """... or the lines themselves; an empty one ends a document."""
+    tally: Tally = field(default_factory=Tally)
+    """What reading these lines met."""
+
+
+@dataclass
+class Encoded:
+    """A block as arrays. Lines without tokens and documents without lines are left out."""
+
+    first: bool
+    """As in the block."""
+    tokens: np.ndarray
+    """(T,) uint16, or uint32 if the vocabulary needs it."""
+    line_lengths: np.ndarray
+    """(N,) int64, tokens in each line."""
+    document_lengths: np.ndarray
+    """(D,) int64, lines in each document."""
+    begins_document: bool
+    """The first line does not go on with a document of the block before."""
+    ends_document: bool
+    """The next block does not go on with the last line's document."""
+    unknown: int
+    """Tokens that are [UNK]."""
+    text_bytes: int
+    tally: Tally
+
+
+def blocks(pieces: Iterable[Piece], reading: Reading) -> Iterator[Block]:
+    """The blocks of files and parts of files; each begins a document."""
+    for piece in pieces:
+        tally = Tally()
+        try:
+            if is_divisible(piece.path):
+                for start, stop in cut(piece.path, BLOCK_BYTES, piece.start, piece.stop):
+                    yield Block(piece.path, start == piece.start, start, stop)
+                continue
+        except (Unreadable, OSError) as error:
+            if reading.on_error == "fail":
+                raise
+            tally.faults.append(str(error))
+            yield Block(piece.path, True, lines=[], tally=tally)
+            continue
+        for number, block in enumerate(_group(read_lines(piece.path, reading, tally))):
+            yield Block(piece.path, number == 0, lines=block, tally=tally.take())
+
+
+def _group(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Lists of lines of about BLOCK_BYTES characters."""
+    group: list[str] = []
+    size = 0
+    for line in lines:
+        group.append(line)
+        size += len(line) + 1
+        if size >= BLOCK_BYTES:
+            yield group
+            group, size = [], 0
+    yield group
+
+
+def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
+    """Read and tokenise one block. A function of its arguments and the file alone, wherever it runs."""
+    lines: Iterable[str]
+    if block.lines is None:
+        lines = read_range(block.path, block.start, block.stop, reading, block.tally)
+    else:
+        lines = block.lines
+    texts: list[str] = []
+    document_of: list[int] = []
+    ends = 0  # document ends met so far, which number the documents of this block
+    for line in lines:
+        if line:
+            texts.append(line)
+            document_of.append(ends)
+        else:
+            ends += 1
+    tokens, lengths = vocabulary.encode_lines(texts)
+    kept = lengths > 0
+    documents = np.array(document_of, np.int64)[kept]
+    return Encoded(
+        first=block.first,
+        tokens=tokens.astype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32),
+        line_lengths=lengths[kept],
+        document_lengths=np.unique(documents, return_counts=True)[1].astype(np.int64),
+        begins_document=bool(documents[0] > 0) if len(documents) else ends > 0,
+        ends_document=bool(documents[-1] < ends) if len(documents) else ends > 0,
+        unknown=int(np.count_nonzero(tokens == vocabulary.special.unk)),
+        text_bytes=sum(len(text.encode()) + 1 for text in texts),
+        tally=block.tally,
+    )
+
+
+# --------------------------------------------------------------------------------------------- worker processes
+
+
+def encode_all(
+    blocks: Iterator[Block], vocabulary: Vocabulary, reading: Reading, processes: int
+) -> Generator[Encoded, None, None]:
+    """The arrays of each block in order, with a bounded number of blocks in memory."""
+    if processes == 1:
+        with _one_thread():
+            for block in blocks:
+                yield encode(block, vocabulary, reading)
+        return
+    # Not concurrent.futures: its workers share one pipe, and when one of them is killed while it writes (the kernel
+    # does that when memory runs out) the build would hang. Here each has its own, whose end is noticed.
+    workers: dict[Connection, BaseProcess] = {}
+    try:
+        for _ in range(processes):
+            connection, worker = _start_worker(vocabulary, reading)
+            workers[connection] = worker
+        idle, busy = list(workers), dict[Connection, int]()
+        done: dict[int, Encoded] = {}
+        sent = wanted = 0
+        upcoming = next(blocks, None)
+        while busy or upcoming is not None:
+            while idle and upcoming is not None and len(done) < processes:
+                connection = idle.pop()
+                connection.send(upcoming)
+                busy[connection] = sent
+                sent += 1
+                upcoming = next(blocks, None)
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                result = ready.recv()
+                if isinstance(result, Exception):
+                    raise result
+                done[busy.pop(ready)] = result
+                idle.append(ready)
+            while wanted in done:
+                yield done.pop(wanted)
+                wanted += 1
+    except (EOFError, ConnectionError):
+        raise ValueError("a worker process died, perhaps for want of memory: try fewer --processes") from None
+    finally:
+        for connection, worker in workers.items():
+            worker.terminate()  # it holds nothing that could be lost
+            worker.join()
+            connection.close()
+
+
+def _start_worker(vocabulary: Vocabulary, reading: Reading) -> tuple[Connection, BaseProcess]:
+    # Spawned, not forked: forking a process in which tokenizers or torch have started threads can deadlock.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), reading), daemon=True)
+    # Ctrl-C is for this process to handle: one that is started while SIGINT is blocked never sees it, even during
+    # its imports. The tracker comes first because multiprocessing starts it by need, and unblocks SIGINT then.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        worker.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    return ours, worker
+
+
+def _work(connection: Connection, vocabulary_json: str, reading: Reading) -> None:
+    """What a worker does: block in, arrays (or the exception) out, until the other end is closed or gone."""
+    vocabulary = Vocabulary.from_json(vocabulary_json)
+    with contextlib.suppress(EOFError, ConnectionError), _one_thread():
+        while True:
+            block = connection.recv()
+            result: Encoded | Exception
+            try:
+                result = encode(block, vocabulary, reading)
+            except Exception as error:
+                if not isinstance(error, ValueError):
+                    error.add_note(traceback.format_exc())  # where it happened is lost on the way
+                result = error
+            connection.send(result)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep tokenizers from starting a thread a core: the processes are what was asked for."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before

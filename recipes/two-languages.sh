@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A small English and Korean encoder from some 200 MB of text, an hour on two cores, and all its tasks beside random weights.
+#
+#   DATA=data OUT=two bash recipes/two-languages.sh
+#
+# DATA: a folder with corpus/ (English and Korean text, an empty line between articles) and the tasks' files as
+# benchmarks/tasks.py lists them. What it gave on two cores is in benchmarks/results/tasks.md.
+set -euo pipefail
+: "${DATA:?}" "${OUT:?}"
+cd "$(dirname "$0")/.."
+
+mkdir -p "$OUT/text"
+while read -r name megabytes; do
+    # Whole lines: the last one may be cut.
+    head -c "${megabytes}000000" "$DATA/corpus/$name.txt" | sed '$d' >"$OUT/text/$name.txt"
+done <<<"enwiki_part1 80
+novels98_en 12
+kowiki_part1 45
+nsmc_reviews_notest_ko 60"
+
+electra vocab "$OUT/text" --out "$OUT/vocab" --size 16384 --strip-accents False
+electra build "$OUT/text" --vocab "$OUT/vocab" --out "$OUT/store"
+
+# Four layers of 256. Positions begin as sines and cosines (preset tiny does so), without which such a budget ends
+# at word frequencies (benchmarks/plateau.py).
+electra pretrain tiny --data "$OUT/store" --out "$OUT/run" \
+    --hidden-size 256 --num-heads 4 --intermediate-size 1024 --generator-width 0.5 \
+    --learning-rate 1e-3 --muon-learning-rate 2e-3 --warmup-steps 200 --steps 8000 --log-every 100 --eval-every 1000
+electra evaluate "$OUT/run"
+
+python benchmarks/tasks.py "$OUT/run" --data "$DATA" --out "$OUT/tasks" --results benchmarks/results
