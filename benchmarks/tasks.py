@@ -87,14 +87,14 @@ TASKS = {
     "squadv1, simple head": Row(
         "squadv1",
         {"train-v1.1.json": "squad/train-v1.1.rebuilt.json", "dev-v1.1.json": "squad/dev-v1.1.half1.json"},
-        {"max_train": 20_000, "max_length": 256},
+        {"max_train": 15_000, "max_length": 256},
         1,
         "half of dev",
     ),
     "squadv1, joint head": Row(
         "squadv1",
         {"train-v1.1.json": "squad/train-v1.1.rebuilt.json", "dev-v1.1.json": "squad/dev-v1.1.half1.json"},
-        {"max_train": 20_000, "max_length": 256, "questions": QuestionConfig(head="joint")},
+        {"max_train": 15_000, "max_length": 256, "questions": QuestionConfig(head="joint")},
         1,
         "half of dev",
     ),

@@ -319,6 +319,10 @@ class InspectArguments:
     """Their length; those of TFRecords, and of a store imported from some, keep theirs."""
     vocab: Path | None = None
     """Vocabulary to decode TFRecords with; without it their ids are shown."""
+    verify: bool = False
+    """Read every file of a store and compare it with its checksum (those of TFRecords always are)."""
+    plot: Path | None = None
+    """Draw tokens, documents and lines of a store into this picture: .png, .svg or .pdf."""
 
 
 def inspect(arguments: Arguments) -> int:
@@ -327,7 +331,7 @@ def inspect(arguments: Arguments) -> int:
 
     from electra.inspect import inspect as run
 
-    run(given.path, given.rows, given.seq_len, given.vocab)
+    run(given.path, given.rows, given.seq_len, given.vocab, given.verify, given.plot)
     return 0
 
 

@@ -7,24 +7,34 @@ from pathlib import Path
 import numpy as np
 
 from electra.batches import Rows
+from electra.census import census_lines, plot_census, take_census
 from electra.config import RowsConfig
 from electra.files import read_json
 from electra.interop.tfrecord import find_records, read_rows
 from electra.store import Store
+from electra.terminal import terminal
 from electra.tokenizer import load_tokenizer
 
 
-def inspect(path: Path, num_rows: int = 3, seq_len: int = 64, vocab: Path | None = None) -> None:
+def inspect(
+    path: Path,
+    num_rows: int = 3,
+    seq_len: int = 64,
+    vocab: Path | None = None,
+    verify: bool = False,
+    plot: Path | None = None,
+) -> None:
     """Print what a folder or a TFRecord file holds; ValueError if it is none of the toolkit's.
 
-    `vocab` decodes TFRecords; everything else knows its own vocabulary.
+    `vocab` decodes TFRecords; everything else knows its own vocabulary. Of a store, `verify` compares the checksums and
+    `plot` names a picture to draw.
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     if (path / "config.toml").exists() and (path / "metrics.jsonl").exists():
         inspect_run(path)
     elif (path / "store.json").exists():
-        inspect_store(path, num_rows, seq_len)
+        inspect_store(path, num_rows, seq_len, verify, plot)
     elif (path / "config.json").exists():
         inspect_model(path)
     elif files := find_records([str(path)]):
@@ -33,35 +43,54 @@ def inspect(path: Path, num_rows: int = 3, seq_len: int = 64, vocab: Path | None
         raise ValueError(f"{path} is neither a token store, nor a run or model folder, nor TFRecords")
 
 
-def inspect_store(path: Path, num_rows: int, seq_len: int) -> None:
-    """Counts, sources, and rows as training would read them, segment B in brackets, pieces apart.
+def inspect_store(path: Path, num_rows: int, seq_len: int, verify: bool = False, plot: Path | None = None) -> None:
+    """Counts, sources, and rows as training would read them, segment B in colour or marked, pieces apart.
 
     The rows of a store imported from TFRecords are shown as they were there.
     """
-    store = Store.open(path)
+    store = Store.open(path, verify=verify)
+    vocabulary = store.vocabulary()
     held_out = store.document_ids(held_out=True)
     lengths = store.document_lengths()
-    print(f"token store {path}, checksums right")
+    sources = store.summary["sources"]
+    megabytes = sum(receipt["bytes"] for shard in store.summary["shards"] for receipt in shard["files"].values()) / 1e6
+    print(f"token store {path}, {'checksums right' if verify else 'checksums not compared (--verify does)'}")
     print(f"  vocabulary   {store.vocab_size:,} entries, {store.vocab_sha256[:16]}")
     print(f"  tokens       {store.num_tokens:,} in {store.num_lines:,} lines of {store.num_documents:,} documents")
+    print(f"  on disk      {megabytes:,.1f} MB in {len(store.shards):,} shards")
     print(f"  documents    {lengths.min():,} to {lengths.max():,} tokens, {lengths.mean():,.0f} on average")
     print(f"  held out     {len(held_out):,} documents, {lengths[held_out].sum():,} tokens")
-    for source in store.summary["sources"][:10]:
+    for source in sources[:10]:
         print(f"  source       {source['path']}")
+    if len(sources) > 10:
+        print(f"               and {len(sources) - 10:,} more")
+    left_out = store.summary.get("left_out", {})
+    for name in ("lines_replaced", "lines_skipped"):
+        if left_out.get(name):
+            print(f"  {name.replace('_', ' '):12} {left_out[name]:,}")
+    for fault in left_out.get("faults", [])[:10]:
+        print(f"  left out     {fault}")
+    census = take_census(store)
+    print("\n".join(census_lines(census, vocabulary)))
+    if plot is not None:
+        plot_census(census, f"{path.name}: {store.num_tokens:,} tokens", plot)
+        print(f"  picture      {plot}")
     config = RowsConfig(seq_len=seq_len)
     if store.imported_seq_len is not None:
         config = RowsConfig(seq_len=store.imported_seq_len, packing="rows")
         print(f'  imported     from TFRecords, rows of {config.seq_len} tokens: rows.packing = "rows" gives them back')
     rows = Rows(store, config, seed=0)
-    print(f"  rows         {rows.rows_per_epoch:,} of {config.seq_len} tokens an epoch; the first, B marked «»:")
-    vocabulary = store.vocabulary()
+    in_colour = terminal()[1]
+    marked = "B in colour" if in_colour else "B marked «»"
+    print(f"  rows         {rows.rows_per_epoch:,} of {config.seq_len} tokens an epoch; the first, {marked}:")
     batch = rows.rows(0, min(num_rows, rows.rows_per_epoch))
     for ids, segments, pieces in zip(batch.input_ids, batch.segment_ids, batch.piece_ids, strict=True):
         print()
         for piece in range(1, pieces.max() + 1):
             first = vocabulary.decode(ids[(pieces == piece) & (segments == 0)].tolist())
             second = vocabulary.decode(ids[(pieces == piece) & (segments == 1)].tolist())
-            print(f"    {first}{f' «{second}»' if second else ''}")
+            shown = f"\x1b[36m{second}\x1b[0m" if in_colour else f"«{second}»"
+            print(f"    {first}{f' {shown}' if second else ''}")
 
 
 def inspect_records(files: list[Path], num_rows: int, vocab: Path | None) -> None:

@@ -11,9 +11,6 @@ such texts in colours.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +20,7 @@ from rich.cells import cell_len  # Korean and Chinese letters are two columns wi
 from electra.evaluate import Evaluator
 from electra.objectives import PretrainingModel
 from electra.rtd import RTDBatch, RTDOutput
+from electra.terminal import terminal
 from electra.tokenizer import Vocabulary
 
 HEADS = ("original", "corrupted", "discriminator")
@@ -91,13 +89,6 @@ def _busiest(sizes: Sequence[int], marked: Sequence[bool], room: int) -> tuple[i
             best, found = (first, last), inside
         total, inside = total - sizes[first], inside - marked[first]
     return best
-
-
-def terminal() -> tuple[int, bool]:
-    """Columns to print, 120 elsewhere than on a terminal, and whether in colour: there, unless NO_COLOR is set."""
-    is_terminal = sys.stdout.isatty()
-    columns = shutil.get_terminal_size().columns if is_terminal else 120
-    return columns, is_terminal and not os.environ.get("NO_COLOR")
 
 
 def held_out_sample(evaluator: Evaluator, model: PretrainingModel, number: int, vocabulary: Vocabulary) -> list[str]:

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from stores import tiny_vocabulary
 
 from electra.rtd import RTDBatch, RTDOutput
-from electra.samples import Sample, make_sample, sample_lines, terminal
+from electra.samples import Sample, make_sample, sample_lines
+from electra.terminal import terminal
 
 MEAL = Sample(
     original=["the", "chef", "cooked", "the", "meal", "at", "noon"],
