@@ -11,6 +11,7 @@ TFRecords of pre-training rows hold tokens already: interop/record_store.py impo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
@@ -30,6 +31,7 @@ from electra.files import atomic_folder, read_json, refuse_existing, write_json
 from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
 from electra.portions import Portion, plan
+from electra.ray_engine import map_on_ray
 from electra.store import ShardWriter, Store, finish_store, shard_name
 from electra.tokenizer import Vocabulary, load_tokenizer
 
@@ -233,9 +235,16 @@ def _make_portions(job: Job, progress: Show | None) -> int:
             progress(done + more, total)
 
     try:
-        for portion in missing:
-            text_bytes += _make_portion(job, portion, show)
-            done += portion.num_bytes
+        if job.config.engine == "ray":
+            given = (_remote_config(job.config), job.vocabulary.to_json(), job.reading)
+            for portion, size in map_on_ray(_make_remotely, given, list(map(_absolute, missing))):
+                text_bytes += size
+                show(portion.num_bytes)
+                done += portion.num_bytes
+        else:
+            for portion in missing:
+                text_bytes += _make_portion(job, portion, show)
+                done += portion.num_bytes
     except BaseException:
         finished = sum(map(job.is_finished, job.portions))
         if finished:
@@ -278,6 +287,21 @@ def _make_portion(job: Job, portion: Portion, progress: Callable[[int], None]) -
         made.shards = writer.finish()
         write_json(folder / RECEIPT, asdict(made))
     return made.text_bytes
+
+
+def _make_remotely(config: BuildConfig, vocabulary_json: str, reading: Reading, portion: Portion) -> int:
+    """`_make_portion` on a machine that knows nothing of the job."""
+    job = Job(config, Vocabulary.from_json(vocabulary_json), reading, [], [portion], None)
+    return _make_portion(job, portion, lambda done: None)
+
+
+def _remote_config(config: BuildConfig) -> BuildConfig:
+    return dataclasses.replace(config, out=config.out.resolve(), processes=1, shard="")
+
+
+def _absolute(portion: Portion) -> Portion:
+    pieces = tuple(dataclasses.replace(piece, path=piece.path.resolve()) for piece in portion.pieces)
+    return dataclasses.replace(portion, pieces=pieces)
 
 
 def _receipt(job: Job, portion: Portion) -> Made:

@@ -75,6 +75,8 @@ class BuildConfig:
     """Share of the tokens, in whole documents, kept apart for evaluation."""
     processes: int = 0
     """Worker processes; 0 means one for each core."""
+    engine: Literal["processes", "ray"] = "processes"
+    """Where the work is done: in processes here, or as tasks of a Ray cluster whose machines see the same files."""
     text_field: str = "text"
     """The column that holds the text in files of records."""
     on_error: Literal["fail", "replace", "skip"] = "fail"
