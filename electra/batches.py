@@ -24,7 +24,8 @@ from typing import TypeVar
 import numpy as np
 
 from electra.config import RowsConfig
-from electra.packing import Documents, ImportedRows, PackedRows, RowBatch, keys, shuffled
+from electra.draws import keys, shuffled
+from electra.packing import Documents, ImportedRows, PackedRows, RowBatch
 from electra.store import Store
 
 T = TypeVar("T")

@@ -321,13 +321,15 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
     }
     sources = [{"path": str(file), "bytes": file.stat().st_size} for file in job.files]
     shards = [(job.folder / shard["name"], shard) for shard in made.shards]
-    held_out, seed, options, already = job.config.held_out, job.config.seed, asdict(job.reading), None
+    held_out, seed, already = job.config.held_out, job.config.seed, None
+    options, distinct = asdict(job.reading), job.config.distinct
     if job.grown is not None:
         before = job.grown.summary
         shards = [(job.grown.folder / shard["name"], shard) for shard in before["shards"]] + shards
         sources = before["sources"] + sources
         left_out = {name: before["left_out"].get(name, type(new)()) + new for name, new in left_out.items()}
         held_out, seed, options = before["held_out"]["share"], before["held_out"]["seed"], before["options"]
+        distinct |= options.get("distinct", False)
         already = job.grown.held_out
     overwrite = job.config.overwrite or job.grown is not None
     with atomic_folder(job.config.out, overwrite) as folder:
@@ -342,9 +344,10 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
             held_out=held_out,
             seed=seed,
             sources=sources,
-            options=options,
+            options=options | {"distinct": distinct},
             left_out=left_out,
             already_held_out=already,
+            distinct=distinct,
         )
     shutil.rmtree(job.folder)
     return summary

@@ -90,6 +90,8 @@ def build(arguments: Arguments) -> int:
     held_out = summary["held_out"]
     counts = {name: summary[name] for name in ("documents", "lines", "tokens")}
     held = {"held_out_documents": held_out["documents"], "held_out_tokens": held_out["tokens"]}
+    if config.distinct:
+        held |= {"repeated_documents_not_read": summary["excluded"]["documents"]}
     _print_summary({"store": config.out} | counts | held | summary["build"])
     return 0
 

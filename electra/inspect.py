@@ -60,6 +60,8 @@ def inspect_store(path: Path, num_rows: int, seq_len: int, verify: bool = False,
     print(f"  on disk      {megabytes:,.1f} MB in {len(store.shards):,} shards")
     print(f"  documents    {lengths.min():,} to {lengths.max():,} tokens, {lengths.mean():,.0f} on average")
     print(f"  held out     {len(held_out):,} documents, {lengths[held_out].sum():,} tokens")
+    if len(store.excluded):
+        print(f"  not read     {len(store.excluded):,} repeated documents, {lengths[store.excluded].sum():,} tokens")
     for source in sources[:10]:
         print(f"  source       {source['path']}")
     if len(sources) > 10:

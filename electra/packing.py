@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from electra.config import RowsConfig
+from electra.draws import keys, mixed, shuffled
 from electra.store import Store
 
 
@@ -63,32 +64,6 @@ class Documents:
         self.shards = np.repeat(np.arange(len(counts)), counts)[ids]
         self.starts = np.concatenate([shard.document_offsets()[:-1] for shard in store.shards])[ids]
         """First token of each document, within its shard."""
-
-
-# ------------------------------------------------------------------------------------------- randomness
-
-
-def keys(count: int, *numbers: int) -> np.ndarray:
-    """(count,) random uint64 that depend on the numbers alone, on every platform and version of numpy."""
-    return np.random.SeedSequence(numbers).generate_state(count, np.uint64)
-
-
-def _hash(values: np.ndarray, key: np.uint64) -> np.ndarray:
-    """A random uint64 for each value under `key`; a bijection (the finaliser of splitmix64, Steele et al. 2014)."""
-    mixed = values.astype(np.uint64) + key
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def shuffled(count: int, key: np.uint64) -> np.ndarray:
-    """A random permutation of range(count), int64: the numbers sorted by their hash.
-
-    Each number is kept in the low bits of its hash, so that a plain sort does: 12 times as fast as argsort.
-    """
-    numbers = np.arange(count, dtype=np.uint64)
-    low_bits = np.uint64(2 ** count.bit_length() - 1)
-    return (np.sort((_hash(numbers, key) & ~low_bits) | numbers) & low_bits).astype(np.int64)
 
 
 def _chosen(count: int, quota: int, key: np.uint64) -> np.ndarray:
@@ -184,7 +159,7 @@ class PackedRows:
         rows = self.rows_per_epoch - 1
         num_short, num_single = self._quotas(rows)
         short = np.append(_chosen(rows, num_short, short_key), False)
-        offsets = _hash(np.arange(rows + 1), cut_key) % np.uint64(max(length - 9, 1))
+        offsets = mixed(np.arange(rows + 1), cut_key) % np.uint64(max(length - 9, 1))
         cuts = np.where(short, 5 + offsets.astype(np.int32), length).astype(np.int32)
         windows = np.append(3 - _chosen(rows + num_short, num_single, window_key).astype(np.int8), np.int8(2))
         window = np.arange(rows + 1) + np.cumsum(short) - short  # number of a row's first window
@@ -230,7 +205,7 @@ class PackedRows:
             start=(self.documents.starts[document] + low)[kept],
             length=length,
             single=(specials[kept] == 2) | (length == 1),
-            coin=_hash((text + low)[kept], plan.coin) >= np.uint64(2**63),
+            coin=mixed((text + low)[kept], plan.coin) >= np.uint64(2**63),
         )
 
     def _first_segment(self, pieces: _Pieces) -> np.ndarray:

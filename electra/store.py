@@ -7,6 +7,7 @@ length and every phase:
                           and size and sha256 of every other file; written last, so a folder without it is no store
     tokenizer/            the vocabulary folder that the tokens were made with
     held_out.npy          int64, sorted: the global numbers of the documents kept for evaluation
+    excluded.npy          int64, sorted: those of documents that are not to be read, for instance repeated ones
     shard-00000/          tokens.npy     uint16 (uint32 if the vocabulary needs it): all tokens, no specials
                           lines.npy      int64, lines + 1 offsets into tokens
                           documents.npy  int64, documents + 1 offsets into lines
@@ -28,12 +29,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from electra.draws import keys, mixed
 from electra.files import read_json, sha256, write_json
 from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
 FORMAT = "electra token store"
 VERSION = 1
 SHARD_TOKENS = 1 << 28
+EMPTY = np.zeros(0, np.int64)
 _NPY_HEADER_BYTES = 128
 
 
@@ -148,12 +151,15 @@ def finish_store(
     options: Mapping[str, Any],
     left_out: Mapping[str, Any] | None = None,
     already_held_out: np.ndarray | None = None,
+    distinct: bool = False,
 ) -> dict[str, Any]:
     """Make a store of the shards that lie in `folder`; returns what store.json says.
 
     `shards` are the entries that `ShardWriter.finish` gave. `held_out` is the share of the tokens, in whole documents,
     that is set apart; `seed` chooses them, after `already_held_out`, the numbers of documents of a store that is added
-    to. `left_out` is a receipt for what of the sources is not in the store. ValueError if the shards hold no token.
+    to. `left_out` is a receipt for what of the sources is not in the store. With `distinct`, of documents with the same
+    tokens all but the first are excluded: they lie in the store and are never read. ValueError if the shards hold
+    no token.
     """
     document_tokens, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     for shard in shards:
@@ -164,12 +170,19 @@ def finish_store(
     total = int(lengths.sum())
     if total == 0:
         raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
-    order = _order(np.concatenate(hashes), seed)
-    chosen = choose_held_out(lengths, held_out, order, already_held_out)
+    said = np.concatenate(hashes)
+    excluded = np.setdiff1d(np.arange(len(said)), np.unique(said, return_index=True)[1]) if distinct else EMPTY
+    kept = lengths.copy()
+    kept[excluded] = 0
+    # An order that follows from the seed and what each document says, wherever it stands.
+    order = np.argsort(mixed(said, keys(1, seed)[0]), kind="stable")
+    chosen = choose_held_out(kept, held_out, order, already_held_out)
     np.save(folder / "held_out.npy", chosen)
+    np.save(folder / "excluded.npy", excluded)
     (folder / "tokenizer").mkdir(exist_ok=True)
     vocabulary.save(folder / "tokenizer")
-    other = [folder / "held_out.npy", *sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())]
+    lists = [folder / "held_out.npy", folder / "excluded.npy"]
+    other = [*lists, *sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())]
     summary = {
         "format": FORMAT,
         "version": VERSION,
@@ -188,6 +201,7 @@ def finish_store(
             "documents": len(chosen),
             "tokens": int(lengths[chosen].sum()),
         },
+        "excluded": {"documents": len(excluded), "tokens": int(lengths[excluded].sum())},
         "sources": [dict(source) for source in sources],
         "options": dict(options),
         "left_out": dict(left_out or {}),
@@ -253,15 +267,6 @@ class _OpenShard:
             "tokens": self.num_tokens,
             "files": {name: _receipt(self.folder / name) for name in names},
         }
-
-
-def _order(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """The documents in an order that follows from the seed and what each of them says, wherever it stands."""
-    # The last steps of splitmix64, which spread what the seed changes over all bits.
-    mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")
 
 
 def choose_held_out(
@@ -330,6 +335,7 @@ class Store:
     num_lines: int
     num_tokens: int
     held_out: np.ndarray
+    excluded: np.ndarray
     shards: tuple[Shard, ...]
     summary: dict[str, Any]
     """What store.json says."""
@@ -367,7 +373,7 @@ class Store:
         """Sorted global numbers (int64) of the documents to evaluate on, or of those to train on."""
         if held_out:
             return self.held_out
-        return np.setdiff1d(np.arange(self.num_documents), self.held_out, assume_unique=True)
+        return np.setdiff1d(np.arange(self.num_documents), np.concatenate([self.held_out, self.excluded]))
 
     def document_lengths(self) -> np.ndarray:
         """(num_documents,) int64: tokens in each document."""
@@ -396,6 +402,9 @@ def _open(folder: Path, summary: dict[str, Any], verify: bool) -> Store:
         )
     vocabulary = summary["vocabulary"]
     held_out = _map(folder / "held_out.npy", np.dtype(np.int64), summary["held_out"]["documents"])
+    excluded = EMPTY  # of stores of earlier versions
+    if "excluded" in summary:
+        excluded = _map(folder / "excluded.npy", np.dtype(np.int64), summary["excluded"]["documents"])
     special = SpecialIds(**{item.name: int(vocabulary["special"][item.name]) for item in fields(SpecialIds)})
     return Store(
         folder=folder,
@@ -406,6 +415,7 @@ def _open(folder: Path, summary: dict[str, Any], verify: bool) -> Store:
         num_lines=int(summary["lines"]),
         num_tokens=int(summary["tokens"]),
         held_out=held_out,
+        excluded=excluded,
         shards=tuple(shards),
         summary=summary,
     )

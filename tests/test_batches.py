@@ -10,7 +10,8 @@ from stores import make_store, numbered_documents, random_documents, some_rows
 
 from electra.batches import Rows, google_examples, prefetch
 from electra.config import RowsConfig
-from electra.packing import PackedRows, RowBatch, keys, shuffled
+from electra.draws import keys, shuffled
+from electra.packing import PackedRows, RowBatch
 from electra.store import Store
 from electra.tokenizer import load_tokenizer
 

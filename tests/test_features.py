@@ -8,7 +8,14 @@ import torch
 from tiny_models import make_model_folder, make_vocabulary
 from transformers import AutoTokenizer
 
-from electra.tasks.features import collate, encode_texts, epoch_batches, length_batches, longest_first
+from electra.tasks.features import (
+    collate,
+    encode_texts,
+    epoch_batches,
+    length_batches,
+    longest_first,
+    padded_length,
+)
 from electra.tasks.tables import read_table
 from electra.tokenizer import load_tokenizer
 
@@ -72,3 +79,12 @@ def test_features_of_pairs_equal_google(golden: Path) -> None:
         library = encode_texts(vocabulary, first, second, expected["max_seq_length"])
         np.testing.assert_array_equal(library.lengths, features.lengths)
         assert set((features.first - library.first).tolist()) == {0, 1}
+
+
+def test_rows_are_padded_by_a_sixteenth_at_most_so_that_few_lengths_occur(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    padded = [padded_length(length, 512) for length in range(1, 513)]
+    assert all(length <= found <= length * 17 / 16 + 1e-9 for length, found in enumerate(padded, start=1))
+    assert padded[:32] == list(range(1, 33)) and len(set(padded)) == 32 + 4 * 16 and padded_length(300, 300) == 300
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert [padded_length(length, 100) for length in (1, 8, 9, 99)] == [8, 8, 16, 100]

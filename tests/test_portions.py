@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from stores import read_documents
 
 from electra import build as module
 from electra import encoding, portions
+from electra.batches import Rows
 from electra.build import build
-from electra.config import BuildConfig
+from electra.config import BuildConfig, RowsConfig
 from electra.corpus import Reading, next_document
 from electra.portions import plan
 from electra.store import Store
@@ -216,6 +218,42 @@ def test_a_store_grows(config, small_portions):
     assert read_documents(after) == read_documents(Store.open(whole.out))
     assert after.summary["sources"] == Store.open(whole.out).summary["sources"]
     assert np.isin(after.held_out, np.arange(after.num_documents)).all()
+
+
+def test_repeated_documents_are_not_read(config, small_portions):
+    folder = Path(config.corpus[0])
+    files = sorted(folder.iterdir())
+    documents = read_documents(Store.open(build_at(config, "all", corpus=tuple(map(str, files)))))
+    for file in files[:5]:
+        (folder / f"again-{file.name}").write_text("\n" + file.read_text().replace("\n", " \n"))
+    store = Store.open(build_at(config, "distinct", distinct=True))
+    read = sorted([*store.document_ids(held_out=False), *store.document_ids(held_out=True)])
+    found = read_documents(store)
+    expected = [
+        document for number, document in enumerate(found) if tokens(document) not in map(tokens, found[:number])
+    ]
+    assert [found[number] for number in read] == expected and len(expected) <= len(documents) < len(found)
+    assert store.summary["excluded"]["documents"] == len(found) - len(expected)
+    # Rows hold no other documents, and a store that grows goes on so.
+    rows = Rows(store, RowsConfig(seq_len=16), seed=0)
+    assert rows.tokens_per_epoch == sum(len(tokens(found[number])) for number in store.document_ids(held_out=False))
+    grown = dataclasses.replace(
+        config, out=config.out.with_name("grown"), distinct=True, corpus=tuple(map(str, files[:5]))
+    )
+    build(grown)
+    build(dataclasses.replace(grown, corpus=config.corpus, append=True, distinct=False))
+    again = Store.open(grown.out)
+    assert len(again.excluded) == len(store.excluded)
+
+
+def build_at(config: BuildConfig, name: str, **changes: Any) -> Path:
+    changed = dataclasses.replace(config, out=config.out.with_name(name), **changes)
+    build(changed)
+    return changed.out
+
+
+def tokens(document: list[list[int]]) -> list[int]:
+    return [token for line in document for token in line]
 
 
 def test_what_a_store_cannot_grow_by(config, small_portions, tmp_path):

@@ -84,6 +84,8 @@ class BuildConfig:
     be read of damaged files and bad records is left out and counted."""
     documents: Literal["blank-lines", "lines", "files"] = "blank-lines"
     """What ends a document of plain text: an empty line, each line, or the end of its file alone."""
+    distinct: bool = False
+    """Of documents that are the same token for token, read only the first."""
     seed: int = 0
     """Chooses the held-out documents."""
     append: bool = False
