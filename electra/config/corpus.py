@@ -17,8 +17,8 @@ class VocabConfig:
     """Train a WordPiece vocabulary on text files."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar of such files, WikiExtractor's; also
-    .gz, .zst, .xz, .bz2."""
+    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar, WikiExtractor's;
+    all but parquet and Arrow also as .gz, .zst, .xz or .bz2."""
     out: Path
     """Folder to write: tokenizer.json, vocab.txt, tokenizer_config.json."""
     size: int = 30522
@@ -40,8 +40,8 @@ class VocabConfig:
     text_field: str = "text"
     """The column that holds the text in files of records."""
     on_error: Literal["fail", "replace", "skip"] = "fail"
-    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out. With the last two, what cannot
-    be read of damaged files and bad records is left out and counted."""
+    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out.
+    With the last two, damaged files and bad records are left out as far as need be, and counted."""
     seed: int = 0
     """Chooses the sample."""
     overwrite: bool = False
@@ -61,8 +61,8 @@ class BuildConfig:
     """Turn text files, or TFRecords of pre-training rows, into a token store: documents -> lines -> tokens."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar of such files, WikiExtractor's; also
-    .gz, .zst, .xz, .bz2; or .tfrecord, each row a document."""
+    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar, WikiExtractor's;
+    all but parquet and Arrow also as .gz, .zst, .xz or .bz2; or .tfrecord, each row a document."""
     vocab: Path
     """A vocabulary folder, a tokenizer.json or a vocab.txt."""
     out: Path
@@ -80,8 +80,8 @@ class BuildConfig:
     text_field: str = "text"
     """The column that holds the text in files of records."""
     on_error: Literal["fail", "replace", "skip"] = "fail"
-    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out. With the last two, what cannot
-    be read of damaged files and bad records is left out and counted."""
+    """What to do with bytes that are not UTF-8: stop, put U+FFFD, or leave the line out.
+    With the last two, damaged files and bad records are left out as far as need be, and counted."""
     documents: Literal["blank-lines", "lines", "files"] = "blank-lines"
     """What ends a document of plain text: an empty line, each line, or the end of its file alone."""
     distinct: bool = False
