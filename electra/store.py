@@ -31,6 +31,7 @@ import numpy as np
 
 from electra.draws import keys, mixed
 from electra.files import read_json, sha256, write_json
+from electra.mapping import map_array
 from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
 FORMAT = "electra token store"
@@ -436,7 +437,7 @@ def _check(path: Path, receipt: Mapping[str, Any], verify: bool) -> None:
 def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
     """Map a .npy file as a plain array (numpy's memmap subclass slows every small operation down)."""
     try:
-        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = map_array(path)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged ({error}): rebuild the store with `electra build`") from None
     if array.dtype != dtype or array.shape != (length,):
