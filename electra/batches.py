@@ -30,6 +30,8 @@ from electra.store import Store
 
 T = TypeVar("T")
 
+GROUP_TOKENS = 1 << 30  # whose rows take about a gigabyte at 128 tokens
+
 
 class Rows:
     """The rows of a store's training documents, or of its held-out ones, over all epochs.
@@ -39,9 +41,9 @@ class Rows:
 
     def __init__(self, store: Store, config: RowsConfig, *, seed: int, held_out: bool = False) -> None:
         documents = Documents(store, held_out)
-        self._source: PackedRows | GoogleRows | ImportedRows
+        self._source: PackedGroups | GoogleRows | ImportedRows
         if config.packing == "packed":
-            self._source = PackedRows(store, documents, config, seed)
+            self._source = PackedGroups(store, documents, config, seed)
         elif config.packing == "rows":
             self._source = ImportedRows(store, documents, config, seed)
         else:
@@ -66,9 +68,7 @@ class Rows:
             last = min(first + stop - start, self.rows_per_epoch)
             parts.append(self._source.take(epoch, first, last))
             start += last - first
-        if len(parts) == 1:
-            return parts[0]
-        return RowBatch(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(RowBatch)))
+        return joined(parts)
 
     def require_rows(self, batch_size: int) -> None:
         """Raise ValueError if an epoch has fewer rows than one batch."""
@@ -77,6 +77,57 @@ class Rows:
                 f"{self._name} has only {self.rows_per_epoch} rows of length {self._seq_len} "
                 f"but a batch needs {batch_size}: lower loop.batch_size or add text"
             )
+
+
+def joined(batches: list[RowBatch]) -> RowBatch:
+    """The rows of several batches one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    return RowBatch(*(np.concatenate([getattr(batch, item.name) for batch in batches]) for item in fields(RowBatch)))
+
+
+# ---------------------------------------------------------------------------------------------- packed
+
+
+class PackedGroups:
+    """Packed rows of any number of documents, with memory bounded by GROUP_TOKENS and some bytes a document.
+
+    A store of more tokens is read in groups of documents, which are drawn at random once, and visited in
+    another order each epoch; rows are shuffled within their group.
+    """
+
+    def __init__(self, store: Store, documents: Documents, config: RowsConfig, seed: int) -> None:
+        self.seed = seed
+        count = -(-int(documents.lengths.sum()) // GROUP_TOKENS)
+        (key,) = keys(1, seed)
+        order = shuffled(len(documents.lengths), key) if count > 1 else np.arange(len(documents.lengths))
+        seeds = [seed, *(int(key) for key in keys(count - 1, seed, 1))]
+        self._groups = [
+            PackedRows(store, documents.some(part), config, own)
+            for part, own in zip(np.array_split(order, count), seeds, strict=True)
+        ]
+        self._sizes = np.array([group.rows_per_epoch for group in self._groups])
+        self.rows_per_epoch = int(self._sizes.sum())
+        self._at_work = self._groups[0]
+
+    def take(self, epoch: int, first: int, last: int) -> RowBatch:
+        """Rows first .. last of an epoch."""
+        order = shuffled(len(self._groups), keys(2, self.seed, epoch)[1])
+        ends = np.cumsum(self._sizes[order])
+        parts = []
+        while first < last:
+            place = int(np.searchsorted(ends, first, side="right"))
+            begin, stop = int(ends[place] - self._sizes[order[place]]), min(last, int(ends[place]))
+            parts.append(self._group(int(order[place])).take(epoch, first - begin, stop - begin))
+            first = stop
+        return joined(parts)
+
+    def _group(self, number: int) -> PackedRows:
+        """A group to take rows from; the plans of the one before are dropped."""
+        if self._groups[number] is not self._at_work:
+            self._at_work.forget_plans()
+            self._at_work = self._groups[number]
+        return self._at_work
 
 
 # ---------------------------------------------------------------------------------------------- google

@@ -1,7 +1,7 @@
 """Arrays in files, mapped into memory, without a file descriptor each.
 
-Python's mmap keeps a descriptor open for every mapping (before Python 3.13 there was no choice), and a process often has
-1,024 of them at most, too few for a store of some hundred shards. The kernel needs none once a file is mapped.
+Python's mmap keeps a descriptor open for every mapping (before Python 3.13 there was no choice), and a process often
+has 1,024 of them at most, too few for a store of some hundred shards. The kernel needs none once a file is mapped.
 """
 
 from __future__ import annotations

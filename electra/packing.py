@@ -22,6 +22,7 @@ documents were rows of TFRecords. Letters: R rows, L tokens in a row, P pieces, 
 from __future__ import annotations
 
 import bisect
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,11 +60,17 @@ class Documents:
             raise ValueError(
                 f"the store {store.folder} has no {part} documents: build it with another --held-out share"
             )
-        self.lengths = lengths[lengths > 0]
+        self.lengths: np.ndarray = lengths[lengths > 0]
         counts = [len(shard.documents) - 1 for shard in store.shards]
         self.shards = np.repeat(np.arange(len(counts)), counts)[ids]
         self.starts = np.concatenate([shard.document_offsets()[:-1] for shard in store.shards])[ids]
         """First token of each document, within its shard."""
+
+    def some(self, numbers: np.ndarray) -> Documents:
+        """Those of these numbers."""
+        chosen = copy.copy(self)
+        chosen.lengths, chosen.shards, chosen.starts = self.lengths[numbers], self.shards[numbers], self.starts[numbers]
+        return chosen
 
 
 def _chosen(count: int, quota: int, key: np.uint64) -> np.ndarray:
@@ -144,6 +151,10 @@ class PackedRows:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[epoch] = self._make_plan(epoch)
         return self._plans[epoch]
+
+    def forget_plans(self) -> None:
+        """Free what another call of `take` would make again."""
+        self._plans.clear()
 
     def _make_plan(self, epoch: int) -> _Plan:
         order_key, document_key, short_key, cut_key, window_key, visit_key, coin = keys(7, self.seed, epoch)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stores import make_store, numbered_documents, random_documents, some_rows
 
+from electra import batches
 from electra.batches import Rows, google_examples, prefetch
 from electra.config import RowsConfig
 from electra.draws import keys, shuffled
@@ -78,7 +79,9 @@ def epoch_rows(rows: Rows, epoch: int = 0) -> RowBatch:
 
 @pytest.mark.parametrize("seq_len", [8, 10, 16, 64, 128, 512])
 @pytest.mark.parametrize(("single", "short"), [(0.1, 0.05), (0, 0), (1, 1), (0.5, 0.9)])
-def test_every_token_once_an_epoch_and_in_order(numbered, seq_len, single, short):
+@pytest.mark.parametrize("group_tokens", [1 << 30, 3000])
+def test_every_token_once_an_epoch_and_in_order(numbered, seq_len, single, short, group_tokens, monkeypatch):
+    monkeypatch.setattr(batches, "GROUP_TOKENS", group_tokens)
     config = RowsConfig(seq_len=seq_len, single_segment_prob=single, short_row_prob=short)
     for held_out in (False, True):
         rows = Rows(numbered, config, seed=3, held_out=held_out)
@@ -94,6 +97,24 @@ def test_every_token_once_an_epoch_and_in_order(numbered, seq_len, single, short
             for piece in pieces:
                 assert piece == list(range(piece[0], piece[-1] + 1))
                 assert np.searchsorted(ends, piece[0], "right") == np.searchsorted(ends, piece[-1], "right")
+
+
+def test_a_large_store_is_read_in_groups_of_documents(large, monkeypatch):
+    monkeypatch.setattr(batches, "GROUP_TOKENS", large.num_tokens // 5 + 1)
+    rows = Rows(large, RowsConfig(seq_len=64), seed=0)
+    groups = rows._source._groups
+    assert len(groups) == 5 and rows.rows_per_epoch == sum(group.rows_per_epoch for group in groups)
+    whole = [epoch_rows(rows, epoch) for epoch in (0, 1)]
+    assert sum(bool(group._plans) for group in groups) == 1  # one group's rows are in memory
+    # Any range gives the same rows, whatever was asked before; the groups come in another order in each epoch.
+    for start, count in ((0, 5), (rows.rows_per_epoch - 9, 20), (7, rows.rows_per_epoch // 2)):
+        again = Rows(large, RowsConfig(seq_len=64), seed=0).rows(start, count)
+        expected = np.concatenate([batch.input_ids for batch in whole])[start : start + count]
+        assert (again.input_ids == expected).all()
+    assert not (whole[0].input_ids == whole[1].input_ids).all(axis=1).any()
+    # The documents of a group are a sample of the whole store.
+    means = [group.documents.lengths.mean() for group in groups]
+    assert np.std(means) < 3 * large.document_lengths().std() / (large.num_documents / 5) ** 0.5
 
 
 def test_rows_are_full(numbered, large):
@@ -118,7 +139,7 @@ def test_statistics(large):
     assert abs(firsts[full].mean() / (firsts + seconds)[full].mean() - 0.5) < 0.03
 
     # Short rows: exactly the share, cut anywhere from 5 to 123, and a new piece begins at the cut.
-    cuts = rows._source._plan(0).cuts
+    cuts = rows._source._groups[0]._plan(0).cuts
     short = np.flatnonzero(cuts < 128)
     assert abs(len(short) / len(cuts) - 0.05) < 0.001
     assert cuts[short].min() >= 5 and cuts[short].max() <= 123 and abs(cuts[short].mean() - 64) < 5
