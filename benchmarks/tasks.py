@@ -22,8 +22,10 @@ from typing import Any
 
 from machine import describe
 
-from electra.config import FinetuneConfig, QuestionConfig, TaskConfig
+from electra.config import FinetuneConfig, PretrainConfig, QuestionConfig, TaskConfig
 from electra.finetune import finetune
+from electra.log import read_metrics
+from electra.toml import read_toml
 
 STARTS = ("pretrained", "random")
 
@@ -154,6 +156,21 @@ def lay_out(row: Row, data: Path, folder: Path) -> Path:
     return folder
 
 
+def pretraining(run: Path) -> dict[str, float]:
+    """Shape, tokens and last held-out metrics of a run; nothing of any other model."""
+    if not (run / "config.toml").is_file():
+        return {}
+    config = read_toml(PretrainConfig, run / "config.toml")
+    last = read_metrics(run, "eval")[-1]
+    held_out = {f"held-out_{name}": last[name] for name in ("generator_loss", "discriminator_auc")}
+    return {
+        "layers": config.model.num_layers,
+        "hidden_size": config.model.hidden_size,
+        "steps": last["step"],
+        "tokens": last["step"] * config.loop.batch_size * config.rows.seq_len,
+    } | held_out
+
+
 def write(out: Path, results: Path, model: str) -> None:
     """The table of all that is finished, as tasks.json and tasks.md."""
     rows = []
@@ -177,9 +194,14 @@ def write(out: Path, results: Path, model: str) -> None:
                 "remark": row.remark,
             }
         )
-    report = {"machine": describe(), "model": model, "rows": rows}
+    report = {"machine": describe(), "model": pretraining(Path(model)), "rows": rows}
     (results / "tasks.json").write_text(json.dumps(report, indent=1) + "\n")
-    lines = ["| task | metric | train, dev | pre-trained | random weights | |", "|---|---|---|---|---|---|"]
+    facts = ", ".join(
+        f"{name.replace('_', ' ')} {value:,.4g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value:,}"
+        for name, value in report["model"].items()
+    )
+    lines = [f"The pre-trained model: {facts}.", ""]
+    lines += ["| task | metric | train, dev | pre-trained | random weights | |", "|---|---|---|---|---|---|"]
     for each in rows:
         cells = []
         for start in STARTS:

@@ -164,7 +164,7 @@ def _cores() -> int:
 
 def _plan_job(config: BuildConfig) -> Job:
     vocabulary = load_tokenizer(config.vocab, config.lowercase, config.strip_accents)
-    reading = Reading(config.text_field, config.on_error, config.documents)
+    reading = Reading(config.text_field, config.on_error, config.documents, config.sentences)
     files = find_files(config.corpus)
     grown = None
     if config.append:
@@ -172,6 +172,7 @@ def _plan_job(config: BuildConfig) -> Job:
         files = _new_files(files, grown)
     else:
         refuse_existing(config.out, config.overwrite)
+    encoding.sentence_splitter(reading.sentences)  # complains of a missing library at once
     job = Job(config, vocabulary, reading, files, plan(files, reading), grown)
     known = {
         "vocabulary": vocabulary.sha256,

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -107,13 +107,14 @@ def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
         lines = read_range(block.path, block.start, block.stop, reading, block.tally)
     else:
         lines = block.lines
+    split = sentence_splitter(reading.sentences)
     texts: list[str] = []
     document_of: list[int] = []
     ends = 0  # document ends met so far, which number the documents of this block
     for line in lines:
         if line:
-            texts.append(line)
-            document_of.append(ends)
+            texts += (sentences := split(line))
+            document_of += [ends] * len(sentences)
         else:
             ends += 1
     tokens, lengths = vocabulary.encode_lines(texts)
@@ -130,6 +131,17 @@ def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
         text_bytes=sum(len(text.encode()) + 1 for text in texts),
         tally=block.tally,
     )
+
+
+def sentence_splitter(language: str) -> Callable[[str], list[str]]:
+    """What makes sentences of a line: the library `sentencex`, or for no language nothing."""
+    if not language:
+        return lambda line: [line]
+    try:
+        import sentencex
+    except ImportError:
+        raise ValueError("--sentences needs sentencex: pip install 'electra-toolkit[sentences]'") from None
+    return lambda line: [sentence for found in sentencex.segment(language, line) if (sentence := found.strip())]
 
 
 # --------------------------------------------------------------------------------------------- worker processes

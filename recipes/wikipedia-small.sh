@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 electra build "$TEXT" --vocab "$VOCAB" --out "$OUT/store"
 
 # The paper's network and objective; a short budget's recipe: Muon on the matrices at a low rate, many small batches, no
-# dropout since no text is seen twice. What the generator draws is as likely as the text to a discriminator that has read
-# no more than the generator, so that it learns little until the rates have fallen (docs/pretraining.md).
+# dropout since no text is seen twice. With Google's first positions, as the paper has them, 7 M tokens end near word
+# frequencies; recipes/two-languages.sh begins them otherwise (docs/pretraining.md, "Short budgets").
 electra pretrain electra-small --data "$OUT/store" --out "$OUT/run" \
     --optimizer muon --learning-rate 2e-3 --muon-learning-rate 5e-4 --bias-correction --warmup-steps 200 \
     --dropout 0 --attention-dropout 0 --batch-size 16 --steps 3600 \

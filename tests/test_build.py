@@ -200,6 +200,23 @@ def test_what_ends_a_document_is_obeyed(
     assert np.diff(store.shards[0].documents).tolist() == expected and store.num_tokens > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*UNK")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_lines_are_split_into_sentences(config: BuildConfig, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 30)
+    text = "Abc de. Gh e.g. ab! Cd\nDr. Gh ab. De\n\nAb cd. Ef"
+    (Path(config.corpus[0]) / "a.txt").write_text(text)
+    config = dataclasses.replace(config, processes=processes, held_out=0)
+    build(config)
+    whole = read_documents(Store.open(config.out))
+    build(dataclasses.replace(config, sentences="en", overwrite=True))
+    found = read_documents(Store.open(config.out))
+    split = "Abc de.\nGh e.g. ab!\nCd\nDr. Gh ab.\nDe\n\nAb cd.\nEf"
+    assert found == naive([split], config.vocab) and [len(document) for document in found] == [5, 2]
+    joined = [[[token for line in document for token in line] for document in store] for store in (found, whole)]
+    assert joined[0] == joined[1]
+
+
 # ------------------------------------------------------------------------------------------------------ failures
 
 

@@ -84,6 +84,9 @@ class BuildConfig:
     With the last two, damaged files and bad records are left out as far as need be, and counted."""
     documents: Literal["blank-lines", "lines", "files"] = "blank-lines"
     """What ends a document of plain text: an empty line, each line, or the end of its file alone."""
+    sentences: str = ""
+    """Split lines into sentences of this language (en, ko, ...), where text has a paragraph or an article on a line;
+    needs the extra `sentences`."""
     distinct: bool = False
     """Of documents that are the same token for token, read only the first."""
     seed: int = 0

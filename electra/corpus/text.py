@@ -36,6 +36,8 @@ class Reading:
     is left out; all is left out."""
     documents: Documents = "blank-lines"
     """What ends a document of plain text: an empty line, each line, or the end of its file alone."""
+    sentences: str = ""
+    """The language in which lines are split into sentences, as `sentencex` names it; none: lines stay as they are."""
 
 
 @dataclass
