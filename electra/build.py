@@ -186,8 +186,9 @@ def _plan_job(config: BuildConfig) -> Job:
                 "that command again, or remove the folder"
             )
         shutil.rmtree(job.folder)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_json(job.folder / PLAN, known)
+    if not config.merge:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        write_json(job.folder / PLAN, known)
     return job
 
 
@@ -225,7 +226,7 @@ def _make_portions(job: Job, progress: Show | None) -> int:
     if job.config.merge and missing:
         raise ValueError(
             f"{job.folder} has {len(job.mine) - len(missing)} of {len(job.mine)} portions: {missing[0].name} and "
-            f"{len(missing) - 1} more are missing, of --shard {missing[0].number + 1}/{len(job.mine)} and so on"
+            f"{len(missing) - 1} more are missing, which other commands with --shard have to make"
         )
     total = sum(portion.num_bytes for portion in job.mine)
     done = total - sum(portion.num_bytes for portion in missing)

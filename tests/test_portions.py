@@ -106,6 +106,9 @@ def test_the_store_has_the_documents_of_a_build_in_one(config, monkeypatch):
 
 
 def test_shared_out_work_is_put_together_to_the_same_bytes(config, small_portions):
+    with pytest.raises(ValueError, match=r"building has 0 of \d+ portions"):
+        build(dataclasses.replace(config, merge=True))
+    assert not Path(f"{config.out}.building").exists()
     build(config)
     expected = checksums(config.out)
     for number in (3, 1):
