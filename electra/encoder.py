@@ -235,9 +235,10 @@ def initialize(module: nn.Module, position_init: str = "normal") -> None:
 def sinusoids(positions: int, size: int) -> Tensor:
     """Sines and cosines of the positions (Vaswani et al. 2017, section 3.5): (positions, size), rms POSITION_RANGE.
 
-    Two things differ from Google's draw, and either alone is not enough (benchmarks/plateau.py). Neighbours are one
-    rotation apart at every position, so that attention to them is one matrix instead of a table learnt by heart. And
-    the vectors are long enough to be heard beside those of words, which reach this length within some thousand steps.
+    Two things differ from Google's draw, and in trials either alone did little (benchmarks/plateau.py has all four).
+    Neighbours are one rotation apart at every position, so that attention to them is one matrix instead of a table
+    learnt by heart. And the vectors are long enough to be heard beside those of words, which reach this length within
+    some thousand steps.
     """
     half = -(-size // 2)
     angles = torch.arange(positions)[:, None] * 10_000.0 ** (-torch.arange(half) / half)

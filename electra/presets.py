@@ -60,8 +60,8 @@ def electra_small_google() -> PretrainConfig:
 def tiny() -> PretrainConfig:
     """A model for small budgets: minutes on a CPU, some million tokens; 4 layers of 128, no dropout.
 
-    Muon on the matrices of the layers and sinusoidal positions: from the same tokens both networks learn more than with
-    AdamW and Google's draw (benchmarks/plateau.py).
+    Sinusoidal positions: from the same tokens a model learns more than with Google's draw (benchmarks/plateau.py); and
+    Muon on the matrices of the layers.
     """
     return PretrainConfig(
         model=ModelConfig(
