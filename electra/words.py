@@ -6,7 +6,7 @@ Almost all text repeats words that were seen before, and a tokenizer of BERT's k
 cleans, lower-cases and decomposes character by character (an accent can only follow its letter), splits at
 white space and punctuation, and cuts each piece for itself. So the ids of a line are those of its words one after the
 other, which a table finds several times as fast as `tokenizers` makes them (benchmarks/build.py). What stands between
-spaces is a word here, its punctuation included; everything else about it is left to `tokenizers`.
+spaces and frequent marks is a word here; everything else about it is left to `tokenizers`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 _WORDS = 1 << 19  # and
 _CHARACTERS = 1 << 24  # after which a table begins anew: about 150 MB
+_MARKS = ",.\"()'-:;"
 _GROUP_CHARACTERS = 1 << 17  # encoded at once: an Encoding takes more than 100 bytes a token
 
 
@@ -44,6 +45,7 @@ class WordTable(dict[str, int]):
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
         if len(self) > _WORDS or self._characters > _CHARACTERS:
             self._forget()
+        lines = _apart(lines)
         words = " ".join(lines).split(" ")
         numbers = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
         self._encode_new()
@@ -78,6 +80,16 @@ class WordTable(dict[str, int]):
         self._starts = np.concatenate([self._starts, len(self._tokens) + np.cumsum(added) - added])
         self._counts = np.concatenate([self._counts, added])
         self._tokens = np.concatenate(tokens)
+
+
+def _apart(lines: Sequence[str]) -> Sequence[str]:
+    """The lines with spaces around frequent marks, which are pieces of their own anyway: fewer words are distinct."""
+    text = "\n".join(lines)
+    if text.count("\n") >= len(lines):  # a line break inside a line is white space like any other
+        text = "\n".join(line.replace("\n", " ") for line in lines)
+    for mark in _MARKS:
+        text = text.replace(mark, f" {mark} ")
+    return text.split("\n")
 
 
 def groups(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
