@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# A small English and Korean encoder from some 200 MB of text, an hour on two cores, and all its tasks beside random weights.
+# A small English and Korean encoder from some 200 MB of text, and its tasks beside random weights.
 #
 #   DATA=data OUT=two bash recipes/two-languages.sh
 #
 # DATA: a folder with corpus/ (English and Korean text, an empty line between articles) and the tasks' files as
-# benchmarks/tasks.py lists them. What it gave on two cores is in benchmarks/results/tasks.md.
+# benchmarks/tasks.py lists them. What these commands, given one by one, gave on two cores is in
+# benchmarks/results/tasks.md, as far as tasks were run.
 set -euo pipefail
 : "${DATA:?}" "${OUT:?}"
 cd "$(dirname "$0")/.."

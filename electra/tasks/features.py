@@ -155,8 +155,8 @@ def length_batches(lengths: np.ndarray, device: torch.device, tokens: int = 0) -
 def padded_length(longest: int, max_length: int) -> int:
     """How long the rows of a batch are made whose longest has so many tokens.
 
-    On a CPU up to a sixteenth longer: oneDNN keeps kernels of its own for each length, which took gigabytes
-    and more time than the padding does.
+    On a CPU up to a sixteenth longer: oneDNN makes and keeps kernels of its own for each length, so that memory grew
+    with the number of lengths that occurred.
     """
     multiple = LENGTH_MULTIPLE if torch.accelerator.is_available() else 1 << max(0, longest.bit_length() - 5)
     return min(-(-longest // multiple) * multiple, max_length)
