@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra.dropout import Dropout, dropout
-from electra.linear import Linear
+from electra.linear import Linear, linear
 from electra.varlen import Pieces, varlen_attention
 
 LAYER_NORM_EPSILON = 1e-12
@@ -118,19 +118,26 @@ class Layer(nn.Module):
         self.output_norm = LayerNorm(hidden)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, attention_bias: Tensor | Pieces | None) -> Tensor:
+    def forward(self, x: Tensor, attention_bias: Tensor | Pieces | None, first_only: bool = False) -> Tensor:
+        """(B, L, H) -> (B, L, H), or with `first_only` the first token's part of that, (B, 1, H)."""
         B, L, H = x.shape
-        qkv = self.qkv(x).view(B, L, 3, self.num_heads, H // self.num_heads)
+        heads = (self.num_heads, H // self.num_heads)
         p = self.attention_dropout if self.training else 0.0
         if isinstance(attention_bias, Pieces):
             assert not p, "the kernel has no dropout"
-            query, key, value = qkv.flatten(0, 1).unbind(1)  # each (B * L, heads, D)
-            attended = varlen_attention(query, key, value, attention_bias)
+            query, key, value = self.qkv(x).view(B * L, 3, *heads).unbind(1)  # each (B * L, heads, D)
+            attended = varlen_attention(query, key, value, attention_bias).view(B, L, H)
         else:
-            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, L, D)
-            attended = attention(query, key, value, attention_bias, p).transpose(1, 2)
-        attended = self.out(attended.reshape(B, L, H))
-        x = self.attention_norm(x + self.dropout(attended))
+            if first_only:
+                weights, biases = self.qkv.weight.split([H, 2 * H]), self.qkv.bias.split([H, 2 * H])
+                key, value = linear(x, weights[1], biases[1]).view(B, L, 2, *heads).permute(2, 0, 3, 1, 4).unbind(0)
+                x = x[:, :1]
+                query = linear(x, weights[0], biases[0]).view(B, 1, *heads).transpose(1, 2)
+            else:
+                query, key, value = self.qkv(x).view(B, L, 3, *heads).permute(2, 0, 3, 1, 4).unbind(0)
+            # (B, heads, L, D) each, or (B, heads, 1, D) for the query of the first token
+            attended = attention(query, key, value, attention_bias, p).transpose(1, 2).reshape(x.shape)
+        x = self.attention_norm(x + self.dropout(self.out(attended)))
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 
 
@@ -144,9 +151,13 @@ class Body(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
 
     def forward(
-        self, embedded: Tensor, attention_mask: Tensor | Pieces | None = None, every_layer: list[Tensor] | None = None
+        self,
+        embedded: Tensor,
+        attention_mask: Tensor | Pieces | None = None,
+        every_layer: list[Tensor] | None = None,
+        first_only: bool = False,
     ) -> Tensor:
-        """(B, L, E) -> (B, L, H); the mask as in `Encoder`.
+        """(B, L, E) -> (B, L, H), or (B, 1, H) with `first_only`; the mask and that as in `Encoder`.
 
         `every_layer` collects the input and the output of each layer, for comparisons.
         """
@@ -154,8 +165,8 @@ class Body(nn.Module):
         bias = additive(attention_mask, x) if isinstance(attention_mask, Tensor) else attention_mask
         if every_layer is not None:
             every_layer.append(x)
-        for layer in self.layers:
-            x = layer(x, bias)
+        for number, layer in enumerate(self.layers, 1):
+            x = layer(x, bias, first_only and number == len(self.layers))
             if every_layer is not None:
                 every_layer.append(x)
         return x
@@ -176,13 +187,16 @@ class Encoder(nn.Module):
         segment_ids: Tensor,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | Pieces | None = None,
+        first_only: bool = False,
     ) -> Tensor:
         """Ids (B, L) and who attends to whom -> (B, L, H).
 
         That is a boolean mask that broadcasts to (B, heads, L, L), True = may attend; None, all to all of their row; or
-        the pieces of packed rows, each to itself.
+        the pieces of packed rows, each to itself. With `first_only`, and a mask that is the same for all tokens of a
+        row, the states of the first tokens, (B, 1, H): the last layer, most of which is for the others, costs a sixth.
         """
-        return self.body(self.embeddings(input_ids, segment_ids, position_ids), attention_mask)
+        embedded = self.embeddings(input_ids, segment_ids, position_ids)
+        return self.body(embedded, attention_mask, first_only=first_only)
 
 
 def additive(mask: Tensor, like: Tensor) -> Tensor:

@@ -23,9 +23,12 @@ class Linear(nn.Linear):
     """`nn.Linear`, the same parameters and the same results; through oneDNN it can be differentiated once."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if _uses_onednn(x, self.weight):
-            return _Product.apply(x, self.weight, self.bias)
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As `torch.nn.functional.linear`."""
+    return _Product.apply(x, weight, bias) if _uses_onednn(x, weight) else F.linear(x, weight, bias)
 
 
 def _uses_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -57,6 +60,11 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def _rows(x: Tensor) -> Tensor:
+    """(..., I) -> (N, I), one row right after the other: oneDNN has only a slow way for rows that lie apart."""
+    return x.reshape(-1, x.shape[-1]).contiguous()
+
+
 class _Product(torch.autograd.Function):
     """x weight^T + bias and its gradients."""
 
@@ -64,16 +72,16 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return _product(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight))
+        return _product(_rows(x), weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        flat = gradient.reshape(-1, gradient.shape[-1])
+        flat = _rows(gradient)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             _product(flat, weight.t()).view(x.shape) if needs_x else None,
-            _product(flat.t(), x.reshape(-1, x.shape[-1]).t()) if needs_weight else None,
+            _product(flat.t(), _rows(x).t()) if needs_weight else None,
             flat.sum(0) if needs_bias and ctx.has_bias else None,
         )

@@ -125,7 +125,7 @@ class ChoiceClassifier(nn.Module):
 
 def _head_logits(encoder: Encoder, head: nn.Module, batch: SentenceBatch) -> Tensor:
     """The head is fp32 under autocast too: in bf16 nearby predictions would tie, which ruins a ranking."""
-    states = encoder(batch.input_ids, batch.segment_ids, attention_mask=key_mask(batch.valid))
+    states = encoder(batch.input_ids, batch.segment_ids, attention_mask=key_mask(batch.valid), first_only=True)
     with torch.autocast(states.device.type, enabled=False):
         found: Tensor = head(states[:, 0].float())
     return found
