@@ -9,13 +9,12 @@ which gets its name only when its tensors are those of the source and its result
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from electra.allocator import return_freed_memory
 from electra.config import ConvertConfig, PretrainConfig
 from electra.export import read_run
 from electra.files import atomic_folder, refuse_existing
@@ -200,7 +199,7 @@ def _write_folders(config: ConvertConfig, source: Source, vocabulary: Vocabulary
         for name in names:
             # Popped, so that its memory is free before the written network is loaded.
             expected = _write_network(folder / name, source.networks.pop(name), vocabulary, config.format)
-            _return_free_memory()
+            return_freed_memory()
             _load_and_check(folder / name, name, expected)
             if name in source.extras:
                 write_weights(folder / name / TASK_HEADS, source.extras[name])
@@ -220,15 +219,9 @@ def _write_network(folder: Path, network: Network, vocabulary: Vocabulary | None
 
 def _load_and_check(folder: Path, name: str, expected: Expected) -> None:
     written = read_h5(folder) if (folder / FILE_NAME).is_file() else read_hf(folder)
-    _return_free_memory()
+    return_freed_memory()
     print(f"{'network':12}{name + ': ' if name else ''}{_describe(written)}")
     print(f"checked     {compare(written, expected)}")
-
-
-def _return_free_memory() -> None:
-    """Have glibc return what was freed to the system, which it does not by itself: 330 MB of an ELECTRA-base."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write_run(config: ConvertConfig, source: Source, hparams: Hparams | None, store: Store) -> None:

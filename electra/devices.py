@@ -10,13 +10,10 @@ here and nowhere else, and only when asked for or found. docs/devices.md says wh
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -142,22 +139,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 # ------------------------------------------------------------------------------------------ precision
-
-
-def return_unused_memory(device: torch.device) -> None:
-    """Let the C library of a CPU give the system back what it keeps of freed memory.
-
-    Where rows have many lengths, glibc finds no room for new tensors among the old ones: a fine-tuning on SQuAD that
-    used 1.3 GB held 5.8.
-    """
-    if device.type == "cpu" and (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's malloc_trim; other C libraries have none."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def choose_precision(name: str, device: torch.device) -> tuple[str, str]:

@@ -8,7 +8,6 @@ One place for devices and one for randomness. Nothing here knows what is trained
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import signal
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from electra.allocator import keep_freed_memory
 from electra.devices import (
     AUTOCAST,
     choose_device,
@@ -118,22 +118,10 @@ def start(device: str, precision: str) -> Runtime:
         chosen = torch.device(chosen.type, index % max(count, 1))
         module.set_device(chosen)
     if chosen.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     name, why = choose_precision(precision, chosen)
     set_matmul_precision(name, chosen)
     return Runtime(chosen, name, why, place.rank, place.world_size)
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc not to return large blocks to the system at each free: a step allocates the same ones again.
-
-    Saves the page faults of the (B, K, V) logits, which are 70 MB in an ELECTRA-Small step of 32 rows. Elsewhere than
-    on glibc there is no mallopt, and nothing happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-            mallopt(parameter, value)
 
 
 def derive_seed(*parts: int | str) -> int:

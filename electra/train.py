@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from electra.batches import prefetch
 from electra.checkpoint import Checkpoints, TrainState
 from electra.config import LoopConfig
-from electra.devices import peak_memory, return_unused_memory, sum_dtype
+from electra.devices import peak_memory, sum_dtype
 from electra.log import RunLog
 from electra.optim import scale_gradients, set_learning_rate
 from electra.parallel import accumulating, gradient_norm, replicate, reshard
@@ -140,7 +140,6 @@ def train(
                     values |= {"loss_scale": scaler.scale, "skipped_steps": float(scaler.skipped)}
                 memory = {"peak_memory_gib": peak_memory(runtime.device) / 2**30}
                 log.metrics(state.step, values | speed | memory)
-                return_unused_memory(runtime.device)
                 window = Window({})
             pause = time.monotonic()
             if evaluate is not None and (last or (loop.eval_every and state.step % loop.eval_every == 0)):

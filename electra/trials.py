@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from electra.allocator import return_freed_memory
 from electra.checkpoint import Checkpoints, TrainState
 from electra.config import FinetuneConfig, LoopConfig
 from electra.encoder import EncoderConfig
@@ -261,6 +262,9 @@ def _train_model(
         log.close()
 
 
+_KEEP_STEPS = 50  # between two returns of freed memory; what is then allocated anew takes well under a step
+
+
 class Loader:
     """Makes this process's share of a step; which rows it holds follows from (seed, step)."""
 
@@ -272,6 +276,8 @@ class Loader:
         )
 
     def __call__(self, step: int) -> Work:
+        if self.runtime.device.type == "cpu" and step % _KEEP_STEPS == 0:
+            return_freed_memory()
         epoch, number = divmod(step, self.epoch_steps)
         rows = self._batches(epoch)[number]
         copies = max(1.0, self.runtime.world_size / len(rows))

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from electra.devices import (
     choose_precision,
     cpu_has_bf16,
     process_group_backend,
-    return_unused_memory,
     set_matmul_precision,
     sum_dtype,
 )
@@ -175,14 +173,3 @@ def test_every_precision_of_the_table_can_be_asked_for():
 def test_optimizers_of_whole_matrices_are_refused_under_fsdp(optimizer):
     with pytest.raises(ValueError, match=f"optimizer.optimizer {optimizer} needs whole matrices, and loop.parallel"):
         PretrainConfig(loop=LoopConfig(parallel="fsdp"), optimizer=OptimizerConfig(optimizer=optimizer))
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the memory that is held")
-def test_freed_memory_below_what_is_in_use_goes_back():
-    def held() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-    tensors = [torch.ones(25_000) for _ in range(2_000)]  # of 100 kB, which no mapping of its own is made for
-    before, tensors[:-1] = held(), []
-    return_unused_memory(torch.device("cpu"))
-    assert before - held() > 150e6
