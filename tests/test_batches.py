@@ -102,10 +102,9 @@ def test_every_token_once_an_epoch_and_in_order(numbered, seq_len, single, short
 def test_a_large_store_is_read_in_groups_of_documents(large, monkeypatch):
     monkeypatch.setattr(batches, "GROUP_TOKENS", large.num_tokens // 5 + 1)
     rows = Rows(large, RowsConfig(seq_len=64), seed=0)
-    groups = rows._source._groups
-    assert len(groups) == 5 and rows.rows_per_epoch == sum(group.rows_per_epoch for group in groups)
+    groups = [rows._source._make_group(number) for number in range(5)]
+    assert len(rows._source._members) == 5 and rows.rows_per_epoch == sum(group.rows_per_epoch for group in groups)
     whole = [epoch_rows(rows, epoch) for epoch in (0, 1)]
-    assert sum(bool(group._plans) for group in groups) == 1  # one group's rows are in memory
     # Any range gives the same rows, whatever was asked before; the groups come in another order in each epoch.
     for start, count in ((0, 5), (rows.rows_per_epoch - 9, 20), (7, rows.rows_per_epoch // 2)):
         again = Rows(large, RowsConfig(seq_len=64), seed=0).rows(start, count)
@@ -115,6 +114,16 @@ def test_a_large_store_is_read_in_groups_of_documents(large, monkeypatch):
     # The documents of a group are a sample of the whole store.
     means = [group.documents.lengths.mean() for group in groups]
     assert np.std(means) < 3 * large.document_lengths().std() / (large.num_documents / 5) ** 0.5
+
+
+def test_documents_larger_than_a_group(tmp_path, monkeypatch):
+    """As of a file of gigabytes without an empty line: a group is a document then."""
+    monkeypatch.setattr(batches, "GROUP_TOKENS", 100)
+    store = make_store(tmp_path / "store", numbered_documents([[900], [700]]), vocab=6000)
+    rows = Rows(store, RowsConfig(seq_len=16), seed=0)
+    assert len(rows._source._members) == 2
+    batch = epoch_rows(rows)
+    assert sorted(batch.input_ids[batch.input_ids >= 5]) == list(range(5, 1605))
 
 
 def test_rows_are_full(numbered, large):
@@ -139,7 +148,7 @@ def test_statistics(large):
     assert abs(firsts[full].mean() / (firsts + seconds)[full].mean() - 0.5) < 0.03
 
     # Short rows: exactly the share, cut anywhere from 5 to 123, and a new piece begins at the cut.
-    cuts = rows._source._groups[0]._plan(0).cuts
+    cuts = rows._source._group(0)._plan(0).cuts
     short = np.flatnonzero(cuts < 128)
     assert abs(len(short) / len(cuts) - 0.05) < 0.001
     assert cuts[short].min() >= 5 and cuts[short].max() <= 123 and abs(cuts[short].mean() - 64) < 5
