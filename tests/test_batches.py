@@ -315,6 +315,49 @@ def test_google_rows_are_googles_examples(large):
     assert sum(len(a) + len(b) for a, b in expected) < rows.tokens_per_epoch
 
 
+@pytest.fixture(scope="module")
+def like_googles_corpus(tmp_path_factory, golden) -> Store:
+    """A tenth as many documents, with lines that are distributed as in packing_stats.json: a log-normal fits them."""
+    expected = json.loads((golden / "packing_stats.json").read_text())
+    lengths = expected["line_length_wordpieces"]
+    rng = np.random.default_rng(0)
+    sigma = (2 * np.log(lengths["mean"] / lengths["median"])) ** 0.5
+    lines = np.maximum(1, rng.lognormal(np.log(lengths["median"]), sigma, 9800).round().astype(int))
+    assert abs((lines > 126).mean() - lengths["share_over_126"]) < 0.005 and abs(lines.mean() - lengths["mean"]) < 1
+    cuts = np.sort(rng.choice(np.arange(1, len(lines)), 209 - 1, replace=False))
+    documents = [[rng.integers(5, 1000, size).tolist() for size in part] for part in np.split(lines, cuts)]
+    return make_store(tmp_path_factory.mktemp("like") / "store", documents)
+
+
+def test_statistics_of_googles_builder(golden, like_googles_corpus):
+    """What the original builder made of 23 MB of English prose."""
+    expected = json.loads((golden / "packing_stats.json").read_text())
+    batch = epoch_rows(Rows(like_googles_corpus, RowsConfig(packing="google"), seed=0))
+    sizes, is_single = batch.valid.sum(axis=1), batch.segment_ids.max(axis=1) == 0
+    kept = (sizes - np.where(is_single, 2, 3)).sum() / like_googles_corpus.num_tokens
+    assert kept == pytest.approx(expected["share_of_wordpieces_kept"], abs=0.015)
+    assert is_single.mean() == pytest.approx(expected["share_single_segment"], abs=0.025)
+    assert (sizes == 128).mean() == pytest.approx(expected["share_full_length_128"], abs=0.015)
+    assert sizes.mean() == pytest.approx(expected["mean_length"], abs=1)
+    firsts = (batch.valid & (batch.segment_ids == 0)).sum(axis=1)[(sizes == 128) & ~is_single]  # with [CLS] and [SEP]
+    of_first = expected["first_segment_length_in_full_two_segment_examples"]
+    assert firsts.mean() == pytest.approx(of_first["mean"], abs=2)
+    for share, length in of_first["quantiles"].items():
+        assert np.quantile(firsts, float(share)) == pytest.approx(length, abs=3), share
+
+
+def test_statistics_of_packed_rows_beside_googles(golden, like_googles_corpus):
+    """Of the same text: nothing is thrown away, rows are full, and A is about as long."""
+    expected = json.loads((golden / "packing_stats.json").read_text())
+    batch = epoch_rows(Rows(like_googles_corpus, RowsConfig(), seed=0))
+    pieces = list(itertools.chain(*pieces_of(batch)))
+    assert sum(len(first) + len(second) for first, second in pieces) == like_googles_corpus.num_tokens
+    assert batch.valid.mean() > 0.998 > expected["mean_length"] / 128
+    full = [len(first) + 2 for first, second in pieces if len(first) + len(second) == 125 and second]
+    of_first = expected["first_segment_length_in_full_two_segment_examples"]
+    assert np.mean(full) == pytest.approx(of_first["mean"], abs=10)
+
+
 # ------------------------------------------------------------------------------------------------ prefetch
 
 
