@@ -36,11 +36,19 @@ GROUP_TOKENS = 1 << 30  # whose rows take about a gigabyte at 128 tokens
 class Rows:
     """The rows of a store's training documents, or of its held-out ones, over all epochs.
 
-    Raises ValueError if that part of the store holds no text.
+    `documents` are those of that part, where they are known. Raises ValueError if that part of the store holds no text.
     """
 
-    def __init__(self, store: Store, config: RowsConfig, *, seed: int, held_out: bool = False) -> None:
-        documents = Documents(store, held_out)
+    def __init__(
+        self,
+        store: Store,
+        config: RowsConfig,
+        *,
+        seed: int,
+        held_out: bool = False,
+        documents: Documents | None = None,
+    ) -> None:
+        documents = documents or Documents(store, held_out)
         self._source: PackedGroups | GoogleRows | ImportedRows
         if config.packing == "packed":
             self._source = PackedGroups(store, documents, config, seed)

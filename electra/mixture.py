@@ -12,6 +12,7 @@ be remembered when a run resumes. Of one store alone these are its own rows.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -24,7 +25,7 @@ from electra.batches import Rows
 from electra.config import RowsConfig
 from electra.draws import keys, mixed
 from electra.files import read_json
-from electra.packing import RowBatch
+from electra.packing import Documents, RowBatch
 from electra.store import Store
 
 PERIOD = 1 << 20
@@ -63,6 +64,11 @@ class Mixture:
     def shares(self) -> tuple[float, ...]:
         """Of the rows, for each store; they sum to 1."""
         return tuple(count / PERIOD for count in self.counts)
+
+    @functools.cached_property
+    def documents(self) -> tuple[Documents, ...]:
+        """Where the training documents of each store lie, for all phases of a run together."""
+        return tuple(Documents(store, held_out=False) for store in self.stores)
 
     @property
     def first(self) -> Store:
@@ -108,9 +114,10 @@ class MixedRows:
         self.seed = seed
         # Not one seed for all: the n-th documents of two stores, perhaps translations, would come at the same time.
         seeds = [seed, *(int(key) for key in keys(len(self.mixture.stores) - 1, seed, 0, 2))]
+        known = [None] * len(seeds) if held_out else self.mixture.documents
         self.sources = tuple(
-            Rows(store, config, seed=own, held_out=held_out)
-            for store, own in zip(self.mixture.stores, seeds, strict=True)
+            Rows(store, config, seed=own, held_out=held_out, documents=documents)
+            for store, own, documents in zip(self.mixture.stores, seeds, known, strict=True)
         )
         self.rows_per_epoch = sum(source.rows_per_epoch for source in self.sources)
         """The rows of one epoch of each store, together."""

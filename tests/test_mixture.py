@@ -106,6 +106,13 @@ def test_one_store_alone_gives_its_own_rows(three):
             assert same(mixed.rows(3, 700), alone.rows(3, 700))
 
 
+def test_phases_share_what_takes_memory(three):
+    opened = Mixture.open(locations(three))
+    one, two = (MixedRows(opened, RowsConfig(seq_len=length), seed=length) for length in (16, 32))
+    for first, second in zip(one.sources, two.sources, strict=True):
+        assert first._source.documents is second._source.documents
+
+
 def test_each_store_gives_its_own_rows_in_order(three, monkeypatch):
     monkeypatch.setattr(mixture, "PERIOD", 128)
     rows = MixedRows(Mixture.open(locations(three), (5, 3, 2)), CONFIG, seed=5)
