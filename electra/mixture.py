@@ -89,10 +89,9 @@ class Mixture:
 
 
 def training_tokens(summary: Mapping[str, Any]) -> int:
-    """Tokens of the documents to train on, of what store.json says."""
+    """Tokens of the documents to train on, by store.json; at least 1, as it is for `Rows` to refuse an empty store."""
     excluded = summary.get("excluded", {"tokens": 0})
-    tokens: int = summary["tokens"] - summary["held_out"]["tokens"] - excluded["tokens"]
-    return tokens
+    return max(1, int(summary["tokens"] - summary["held_out"]["tokens"] - excluded["tokens"]))
 
 
 def row_counts(weights: Sequence[float]) -> tuple[int, ...]:
