@@ -29,6 +29,7 @@ import itertools
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -202,10 +203,10 @@ def main() -> None:
         "store": {"tokens": options.tokens, "shards": options.shards, "batch_size": options.batch_size},
         "statistics": statistics(options.tokens, options.shards, options.batch_size),
     }
-    path = Path(f"/tmp/scale-{os.getpid()}.json")
-    subprocess.run([sys.executable, __file__, "--scale", str(options.scale), "--only-scale", str(path)], check=True)
-    report["scale"] = read_json(path)
-    path.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scale.json"
+        subprocess.run([sys.executable, __file__, "--scale", str(options.scale), "--only-scale", str(path)], check=True)
+        report["scale"] = read_json(path)
     print(report["scale"])
     if options.out:
         write_json(options.out, report)
