@@ -47,7 +47,7 @@ def phase_of(store: Store, steps: int, batch: int, warmup_steps: int) -> Phase:
     return plan(
         dataclasses.replace(
             config,
-            data=store.folder,
+            data=(str(store.folder),),
             model=dataclasses.replace(config.model, dropout=0.0, attention_dropout=0.0),
             optimizer=dataclasses.replace(config.optimizer, warmup_steps=warmup_steps),
             loop=dataclasses.replace(config.loop, steps=steps, batch_size=batch),

@@ -88,7 +88,7 @@ def run(name: str, store: Path, folder: Path, draw: random.Random) -> dict[str, 
     """One plan: started, killed, resumed."""
     out = folder / name
     recipe = folder / f"{name}.toml"
-    write_toml(dataclasses.replace(reduced(name), data=store, out=out), recipe)
+    write_toml(dataclasses.replace(reduced(name), data=(str(store),), out=out), recipe)
     command = electra("pretrain", name, "--config", str(recipe))
     begin = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

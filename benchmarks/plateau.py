@@ -54,7 +54,7 @@ def curve(store: Path, steps: int, objective: str, table: str, optimizer: str) -
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
             base,
-            data=store,
+            data=(str(store),),
             out=Path(folder) / "run",
             model=dataclasses.replace(
                 base.model,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from electra.batches import Rows
+from electra.mixture import MixedRows
 from electra.phases import Phase
 from electra.store import Store
 
@@ -39,12 +39,16 @@ class Adviser:
         self.phases = phases
         self._said: set[str] = set()
 
-    def before_training(self, store: Store, rows: Sequence[Rows], first_step: int = 0) -> list[str]:
+    def before_training(self, rows: Sequence[MixedRows], first_step: int = 0) -> list[str]:
         """On the plan and the first rows; `rows` are those of each phase, `first_step` is where the run goes on."""
-        first = rows[0].rows(0, min(_SAMPLED_ROWS, rows[0].rows_per_epoch))
-        text = first.input_ids[first.valid]
-        text = text[(text != store.special.cls) & (text != store.special.sep)]
-        found = [self._epochs(rows), *_casing(text, store), self._peak() or self._idle(first_step)]
+        found = self._epochs(rows)
+        stores = rows[0].mixture.stores
+        for store, source in zip(stores, rows[0].sources, strict=True):
+            first = source.rows(0, min(_SAMPLED_ROWS, source.rows_per_epoch))
+            text = first.input_ids[first.valid]
+            text = text[(text != store.special.cls) & (text != store.special.sep)]
+            found += [f"in {store.folder} {line}" if len(stores) > 1 else line for line in _casing(text, store)]
+        found.append(self._peak() or self._idle(first_step))
         return self._once({line: line for line in found if line})
 
     def after_evaluation(self, step: int, metrics: dict[str, float]) -> list[str]:
@@ -84,19 +88,21 @@ class Adviser:
         self._said |= found.keys()
         return fresh
 
-    def _epochs(self, rows: Sequence[Rows]) -> str:
-        shares = [
-            phase.steps * phase.config.loop.batch_size / phase_rows.rows_per_epoch
+    def _epochs(self, rows: Sequence[MixedRows]) -> list[str]:
+        of_phases = [
+            phase_rows.epochs(phase.steps * phase.config.loop.batch_size)
             for phase, phase_rows in zip(self.phases, rows, strict=True)
         ]
-        epochs = sum(shares)
-        if epochs <= MOST_EPOCHS:
-            return ""
-        return (
-            f"this plan reads the {rows[0].tokens_per_epoch:,} tokens of the store {epochs:,.0f} times, and beyond "
-            f"some {MOST_EPOCHS} epochs repeated text teaches nothing more: add text, or stop after about "
-            f"{int(self.phases[-1].end * MOST_EPOCHS / epochs):,} steps"
-        )
+        stores, found = rows[0].mixture.stores, []
+        for store, source, epochs in zip(stores, rows[0].sources, map(sum, zip(*of_phases, strict=True)), strict=True):
+            if epochs > MOST_EPOCHS:
+                name, or_else = (f" {store.folder}", ", give it less weight") if len(stores) > 1 else ("", "")
+                found.append(
+                    f"this plan reads the {source.tokens_per_epoch:,} tokens of the store{name} {epochs:,.0f} times, "
+                    f"and beyond some {MOST_EPOCHS} epochs repeated text teaches nothing more: add text{or_else}, or "
+                    f"stop after about {int(self.phases[-1].end * MOST_EPOCHS / epochs):,} steps"
+                )
+        return found
 
     def _peak(self) -> str:
         reached = max(float(np.max(_rates(phase, phase.begin))) / _peak(phase) for phase in self.phases)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from electra import runtime as runtimes
-from electra.batches import Rows
 from electra.compiled import choose_compile
 from electra.config import PretrainConfig
 from electra.log import duration
+from electra.mixture import MixedRows, Mixture
 from electra.mlm import MaskedLM
 from electra.objectives import PretrainingModel, network_shapes, predicted_positions
 from electra.phases import Phase
 from electra.runtime import Runtime
-from electra.store import Store
 
 
 def parameters(model: PretrainingModel) -> dict[str, int]:
@@ -91,13 +90,14 @@ def describe(model: PretrainingModel) -> str:
 
 def announcement(
     phases: Sequence[Phase],
-    store: Store,
-    rows: Sequence[Rows],
+    mixture: Mixture,
+    rows: Sequence[MixedRows],
     model: PretrainingModel,
     runtime: Runtime,
     splits: Sequence[int],
 ) -> list[str]:
     """What the run is about to do; `rows` and `splits` (rows of a micro-batch) are those of each phase."""
+    vocab_size = mixture.first.vocab_size
     peak = runtimes.matmul_flops(runtime.device, runtime.precision) * runtime.world_size
     several = len(phases) > 1
     loop = phases[0].config.loop
@@ -105,8 +105,11 @@ def announcement(
     compiled, why_compiled = choose_compile(loop.compile, loop.cuda_graphs, runtime.device, sharded)
     processes = f" by {loop.parallel}" if runtime.world_size > 1 else ""
     lines = [
-        f"store       {store.folder}: {store.num_tokens:,} tokens, {store.num_documents:,} documents "
-        f"({len(store.document_ids(held_out=True)):,} held out), vocabulary {store.vocab_size:,}",
+        *(
+            f"store       {store.folder}: {store.num_tokens:,} tokens, {store.num_documents:,} documents "
+            f"({len(store.held_out):,} held out), vocabulary {vocab_size:,}"
+            for store in mixture.stores
+        ),
         f"model       {describe(model)}",
         f"device      {runtime.device} x {runtime.world_size}{processes}, {runtime.precision} ({runtime.why}); "
         f"{'compiled' if compiled else 'not compiled'} ({why_compiled})",
@@ -116,13 +119,10 @@ def announcement(
         config, seq_len, batch = phase.config, phase.config.rows.seq_len, phase.config.loop.batch_size
         if several:
             lines.append(f"phase {phase.index + 1}     steps {phase.begin + 1:,} to {phase.end:,}")
-        epoch_rows = phase_rows.rows_per_epoch
-        flops = flops_per_token(config, store.vocab_size)
+        flops = flops_per_token(config, vocab_size)
         accumulation = batch // runtime.world_size // split
         lines += [
-            f"rows        {epoch_rows:,} rows of {seq_len} an epoch; {phase.steps:,} steps x {batch:,} rows "
-            f"= {phase.steps * batch / epoch_rows:.2f} epochs, {phase.tokens / 1e6:,.1f} M tokens; "
-            f"micro-batches of {split}, {accumulation} a step",
+            *_rows_in_words(phase, phase_rows, f"micro-batches of {split}, {accumulation} a step"),
             f"masking     {config.objective.max_predictions(seq_len)} "
             f"{'tokens drawn' if config.objective.generator == 'two-tower' else 'predictions'} a row = "
             f"int(({config.objective.mask_prob} + .005) x {seq_len}){', of whole words' * config.objective.whole_word}",
@@ -137,6 +137,25 @@ def announcement(
         *lines,
         f"memory      about {memory / 2**30:.1f} GiB a process",
         f"time        about {duration(in_all / (0.4 * peak))} if 40 % of that speed is reached",
+    ]
+
+
+def _rows_in_words(phase: Phase, rows: MixedRows, split: str) -> list[str]:
+    """How many rows a phase reads, and how many epochs of each store these are; `split` says how a batch is divided."""
+    batch, seq_len = phase.config.loop.batch_size, phase.config.rows.seq_len
+    plan, epochs = f"{phase.steps:,} steps x {batch:,} rows", rows.epochs(phase.steps * batch)
+    tokens = f"{phase.tokens / 1e6:,.1f} M tokens; {split}"
+    if len(rows.sources) == 1:
+        return [
+            f"rows        {rows.rows_per_epoch:,} rows of {seq_len} an epoch; {plan} = {epochs[0]:.2f} epochs, {tokens}"
+        ]
+    parts = zip(rows.mixture.shares, rows.mixture.stores, rows.sources, epochs, strict=True)
+    return [
+        f"rows        {plan} of {seq_len} = {tokens}",
+        *(
+            f"{share:11.1%} {store.folder}: {passes:.2f} epochs of {source.rows_per_epoch:,} rows"
+            for share, store, source, passes in parts
+        ),
     ]
 
 

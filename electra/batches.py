@@ -36,11 +36,19 @@ GROUP_TOKENS = 1 << 30  # whose rows take about a gigabyte at 128 tokens
 class Rows:
     """The rows of a store's training documents, or of its held-out ones, over all epochs.
 
-    Raises ValueError if that part of the store holds no text.
+    `documents` are those of that part, where they are known. Raises ValueError if that part of the store holds no text.
     """
 
-    def __init__(self, store: Store, config: RowsConfig, *, seed: int, held_out: bool = False) -> None:
-        documents = Documents(store, held_out)
+    def __init__(
+        self,
+        store: Store,
+        config: RowsConfig,
+        *,
+        seed: int,
+        held_out: bool = False,
+        documents: Documents | None = None,
+    ) -> None:
+        documents = documents or Documents(store, held_out)
         self._source: PackedGroups | GoogleRows | ImportedRows
         if config.packing == "packed":
             self._source = PackedGroups(store, documents, config, seed)
@@ -90,29 +98,30 @@ def joined(batches: list[RowBatch]) -> RowBatch:
 
 
 class PackedGroups:
-    """Packed rows of any number of documents, with memory bounded by GROUP_TOKENS and some bytes a document.
+    """Packed rows of any number of documents, with memory bounded by GROUP_TOKENS and 14 bytes a document.
 
     A store of more tokens is read in groups of documents, which are drawn at random once, and visited in
-    another order each epoch; rows are shuffled within their group.
+    another order each epoch; rows are shuffled within their group. Of a group that is not being read only the numbers
+    of its documents are kept.
     """
 
     def __init__(self, store: Store, documents: Documents, config: RowsConfig, seed: int) -> None:
-        self.seed = seed
-        count = -(-int(documents.lengths.sum()) // GROUP_TOKENS)
-        (key,) = keys(1, seed)
-        order = shuffled(len(documents.lengths), key) if count > 1 else np.arange(len(documents.lengths))
-        seeds = [seed, *(int(key) for key in keys(count - 1, seed, 1))]
-        self._groups = [
-            PackedRows(store, documents.some(part), config, own)
-            for part, own in zip(np.array_split(order, count), seeds, strict=True)
-        ]
-        self._sizes = np.array([group.rows_per_epoch for group in self._groups])
+        self.store, self.documents, self.config, self.seed = store, documents, config, seed
+        number_of = len(documents.lengths)
+        count = min(-(-int(documents.lengths.sum()) // GROUP_TOKENS), number_of)
+        self._members: list[np.ndarray] = []
+        if count > 1:
+            (key,) = keys(1, seed)
+            narrow = np.uint32 if number_of <= 2**32 else np.int64
+            self._members = np.array_split(shuffled(number_of, key).astype(narrow), count)
+        self._seeds = [seed, *(int(key) for key in keys(count - 1, seed, 1))]
+        self._sizes = np.array([self._make_group(number).rows_per_epoch for number in range(count)])
         self.rows_per_epoch = int(self._sizes.sum())
-        self._at_work = self._groups[0]
+        self._number, self._at_work = 0, self._make_group(0)
 
     def take(self, epoch: int, first: int, last: int) -> RowBatch:
         """Rows first .. last of an epoch."""
-        order = shuffled(len(self._groups), keys(2, self.seed, epoch)[1])
+        order = shuffled(len(self._sizes), keys(2, self.seed, epoch)[1])
         ends = np.cumsum(self._sizes[order])
         parts = []
         while first < last:
@@ -123,11 +132,14 @@ class PackedGroups:
         return joined(parts)
 
     def _group(self, number: int) -> PackedRows:
-        """A group to take rows from; the plans of the one before are dropped."""
-        if self._groups[number] is not self._at_work:
-            self._at_work.forget_plans()
-            self._at_work = self._groups[number]
+        """A group to take rows from; the one before is dropped."""
+        if number != self._number:
+            self._number, self._at_work = number, self._make_group(number)
         return self._at_work
+
+    def _make_group(self, number: int) -> PackedRows:
+        documents = self.documents.some(self._members[number]) if self._members else self.documents
+        return PackedRows(self.store, documents, self.config, self._seeds[number])
 
 
 # ---------------------------------------------------------------------------------------------- google

@@ -18,6 +18,7 @@ import numpy as np
 
 from electra.evaluate import open_run
 from electra.metrics import rtd_metrics
+from electra.mixture import Mixture
 from electra.mlm import MaskedLM, MaskedLMOutput
 from electra.rtd import RTDBatch, RTDOutput
 from electra.samples import held_out_sample
@@ -129,6 +130,15 @@ def token_counts(store: Store) -> np.ndarray:
     return counts
 
 
+def mixed_counts(mixture: Mixture) -> np.ndarray:
+    """(V,) how often each token occurs in the rows of a run, as a share of all."""
+    shares = np.zeros(mixture.first.vocab_size)
+    for store, share in zip(mixture.stores, mixture.shares, strict=True):
+        counts = token_counts(store)
+        shares += share * counts / counts.sum()
+    return shares
+
+
 @dataclass
 class _Parts:
     """What was seen of one grouping, a list entry for each micro-batch."""
@@ -231,17 +241,17 @@ class Report:
     samples: list[list[str]]  # lines of each
 
 
-def report_run(run: Path, data: Path | None, num_rows: int, device: str, num_samples: int = 0) -> Report:
+def report_run(run: Path, data: str | None, num_rows: int, device: str, num_samples: int = 0) -> Report:
     """Metrics of a run's newest checkpoint, their breakdown, and what it says of the first held-out rows.
 
     Raises ValueError as `evaluate.open_run`, and for samples of a model without discriminator.
     """
     opened = open_run(run, data, num_rows, device)
-    model, store = opened.model, opened.store
+    model, store = opened.model, opened.mixture.first
     if num_samples and isinstance(model, MaskedLM):
         raise ValueError(f"{run} is a masked LM alone: it has no discriminator to show, leave out --samples")
     seq_len = opened.evaluator.batch.input_ids.shape[1]
-    groupings = [by_position(seq_len), by_frequency(token_counts(store), store.special)]
+    groupings = [by_position(seq_len), by_frequency(mixed_counts(opened.mixture), store.special)]
     if model.objective.generator in ("shared-embeddings", "own-embeddings", "same-network"):  # reads [MASK]
         groupings.append(by_shown(store.special))
     breakdown = Breakdown(groupings)

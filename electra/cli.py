@@ -126,18 +126,19 @@ def pretrain(arguments: Arguments) -> int:
         f"Presets: {', '.join(PRESETS)}. --config FILE reads a config.toml, flags override it; "
         "--google-hparams FILE reads hparams of google-research/electra (a JSON file or text) in place of a preset; "
         "--dry-run says what would happen; --profile writes a trace of steps 10 to 15 into RUN/profile; "
+        "several stores: --data general domain --weights 0.7 0.3; "
         "several processes: torchrun --nproc-per-node 2 -m electra pretrain ..."
     )
     verb = "pretrain [PRESET | --google-hparams FILE] [--config FILE] [--dry-run] [--profile]"
     # Phases have the names of other sections' fields, which as flags have no prefix: they go round the parser.
     config = _parse(PretrainConfig, verb, example, rest, replace(base, phases=()))
     config = replace(config, phases=base.phases)
-    if config.data == Path():
+    if not config.data:
         raise ValueError("pretrain needs --data, a token store made by electra build")
     if hparams is not None:
         from electra.interop.google_config import check_store, remarks
 
-        check_store(hparams, config.data)
+        check_store(hparams, config.data[0])  # the others have the same vocabulary, or the run refuses them
         if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
             for line in remarks(hparams):
                 print(line)
@@ -154,8 +155,8 @@ class EvaluateArguments:
 
     run: Positional[Path]
     """The run folder."""
-    data: Path | None = None
-    """A token store; by default the one the run was trained on."""
+    data: str | None = None
+    """A token store; by default what the run was trained on, in the same shares."""
     rows: int = 0
     """Held-out rows to read; 0 means as many as the run's own evaluations."""
     samples: int = 0

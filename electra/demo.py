@@ -77,7 +77,7 @@ def demo(out: Path, steps: int = 0, overwrite: bool = False) -> dict[str, float]
     _title("Pre-training", f"electra pretrain tiny --data {store} --out {run}{flags}")
     print("A generator fills masked positions; the discriminator learns to tell which tokens were replaced. Watch the")
     print("held-out AUC: 0.5 is guessing.\n")
-    config = dataclasses.replace(tiny(), data=store, out=run)
+    config = dataclasses.replace(tiny(), data=(str(store),), out=run)
     if steps:
         config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=steps))
     _go_on_after(pretrain(config).signal)

@@ -23,13 +23,13 @@ from electra.devices import DEVICES, choose_device, choose_precision
 from electra.files import read_json
 from electra.masking import Masks, continuations, global_rng, mask_rows
 from electra.metrics import rtd_metrics
+from electra.mixture import MixedRows, Mixture
 from electra.mlm import MaskedLM, MaskedLMOutput
 from electra.objectives import PretrainingModel, make_model
 from electra.packing import RowBatch
 from electra.phases import phase_at, plan
 from electra.rtd import RTDBatch, RTDOutput
 from electra.runtime import Runtime
-from electra.store import Store
 from electra.tokenizer import SpecialIds
 from electra.toml import read_toml
 
@@ -60,14 +60,14 @@ def rtd_batch(rows: RowBatch, masks: Masks) -> RTDBatch:
 
 
 class Evaluator:
-    """Evaluates a model on the first `loop.eval_rows` held-out rows of a store.
+    """Evaluates a model on the first `loop.eval_rows` held-out rows of a store, or of several in their shares.
 
     `continuations` (V,) bool are the ids of `##` pieces, when whole words are masked.
     """
 
     def __init__(
         self,
-        held_out: Rows,
+        held_out: Rows | MixedRows,
         config: PretrainConfig,
         special: SpecialIds,
         runtime: Runtime,
@@ -165,7 +165,7 @@ def _add_slots(sums: dict[str, float], batch: RTDBatch, logits: Tensor, token_lo
 class OpenedRun:
     """A run's newest model and what evaluates it."""
 
-    store: Store
+    mixture: Mixture
     model: PretrainingModel
     step: int
     evaluator: Evaluator
@@ -176,13 +176,14 @@ class OpenedRun:
         return numbers | self.evaluator(self.model, observe)
 
 
-def open_run(run: Path, data: Path | None, num_rows: int, device: str) -> OpenedRun:
-    """The newest checkpoint of a run and the held-out rows of its store, or of another one.
+def open_run(run: Path, data: str | None, num_rows: int, device: str) -> OpenedRun:
+    """The newest checkpoint of a run and the held-out rows of its stores, or of another one.
 
     Raises ValueError if that store has another vocabulary or holds nothing out.
     """
     config = read_toml(PretrainConfig, run / "config.toml")
-    store = Store.open(data or config.data)
+    mixture = Mixture.open((data,)) if data else Mixture.open(config.data, config.weights)
+    store = mixture.first
     vocabulary = read_json(run / "store.json")["vocabulary"]
     if store.vocab_sha256 != vocabulary["sha256"]:
         raise ValueError(
@@ -197,13 +198,13 @@ def open_run(run: Path, data: Path | None, num_rows: int, device: str) -> Opened
     config = phase_at(plan(config), step).config  # rows as long as those that the model saw last
     loop = dataclasses.replace(config.loop, eval_rows=num_rows or config.loop.eval_rows)
     config = dataclasses.replace(config, loop=loop)
-    held_out = Rows(store, config.rows, seed=config.loop.seed, held_out=True)
+    held_out = MixedRows(mixture, config.rows, seed=config.loop.seed, held_out=True)
     held_out.require_rows(1)
     words = continuations(store.vocabulary()) if config.objective.whole_word else None
     evaluator = Evaluator(held_out, config, store.special, runtime, words)
-    return OpenedRun(store, model.to(chosen), step, evaluator)
+    return OpenedRun(mixture, model.to(chosen), step, evaluator)
 
 
-def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> dict[str, float]:
+def evaluate_run(run: Path, data: str | None, num_rows: int, device: str) -> dict[str, float]:
     """Metrics of the newest checkpoint of a run on held-out rows. ValueError as `open_run`."""
     return open_run(run, data, num_rows, device).evaluate()

@@ -11,6 +11,7 @@ What the networks share is written in each folder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +21,13 @@ from electra.checkpoint import load_model
 from electra.config import PretrainConfig
 from electra.electric import TwoTowerDetection
 from electra.encoder import EncoderConfig
-from electra.files import atomic_folder, read_json
+from electra.files import atomic_folder
 from electra.interop.heads import head_to_hf
 from electra.interop.hf import make_network, write_hf
 from electra.interop.network import Network, Tensors
 from electra.interop.tf_h5 import write_h5_folder
 from electra.log import read_metrics
+from electra.mixture import read_receipts, shares_of
 from electra.mlm import MaskedLM
 from electra.objectives import PretrainingModel, make_model
 from electra.phases import plan
@@ -73,14 +75,14 @@ class RunModels:
 def read_run(run: Path) -> RunModels:
     """Load the newest checkpoint of a pre-training run as networks under Hugging Face's names."""
     config = read_toml(PretrainConfig, run / "config.toml")
-    vocabulary = Store.open(config.data, verify=False).vocabulary()
-    receipt = read_json(run / "store.json")
-    if vocabulary.sha256 != receipt["vocabulary"]["sha256"]:
-        raise ValueError(f"{config.data} has another vocabulary than the one {run} was trained with")
+    vocabulary = Store.open(config.data[0], verify=False).vocabulary()
+    receipts = read_receipts(run)
+    if vocabulary.sha256 != receipts[0]["vocabulary"]["sha256"]:
+        raise ValueError(f"{config.data[0]} has another vocabulary than the one {run} was trained with")
     model = make_model(config.model, config.objective, vocabulary.size)
     step = load_model(run, model)
     networks = networks_of(model, f"{run} step {step}", pad_token_id=vocabulary.special.pad)
-    cards = {name: model_card(config, run, step, name, receipt) for name in networks}
+    cards = {name: model_card(config, run, step, name, receipts) for name in networks}
     return RunModels(step, vocabulary, networks, cards)
 
 
@@ -149,7 +151,19 @@ def _steps_in_words(config: PretrainConfig, step: int) -> str:
     return " and ".join(parts)
 
 
-def model_card(config: PretrainConfig, run: Path, step: int, network: str, receipt: dict[str, Any]) -> str:
+def _data_in_words(config: PretrainConfig, receipts: Sequence[dict[str, Any]]) -> str:
+    """Tokens, documents and files of each store of a run, with its share of the rows where there are several."""
+    parts = []
+    for receipt, share in zip(receipts, shares_of(config.weights, receipts), strict=True):
+        sources = ", ".join(Path(source["path"]).name for source in receipt["sources"][:5])
+        if len(receipt["sources"]) > 5:
+            sources += f" and {len(receipt['sources']) - 5} more files"
+        portion = f"{share:.1%} of the rows from " if len(receipts) > 1 else ""
+        parts.append(f"{portion}{receipt['tokens']:,} tokens in {receipt['documents']:,} documents from {sources}")
+    return "; ".join(parts)
+
+
+def model_card(config: PretrainConfig, run: Path, step: int, network: str, receipts: Sequence[dict[str, Any]]) -> str:
     """README.md of a model folder: the data, the steps, the held-out metrics, the recipe, how to load it."""
     head = ARCHITECTURES[network]
     task = "feature-extraction" if network == "discriminator" else "fill-mask"
@@ -169,9 +183,6 @@ def model_card(config: PretrainConfig, run: Path, step: int, network: str, recei
         ]
         rows = "\n".join(lines)
         metrics = f"\n## Held-out metrics at step {last['step']:,}\n\n| metric | value |\n|---|---|\n{rows}\n"
-    sources = ", ".join(Path(source["path"]).name for source in receipt["sources"][:5])
-    if len(receipt["sources"]) > 5:
-        sources += f" and {len(receipt['sources']) - 5} more files"
     recipe = (run / "config.toml").read_text(encoding="utf-8")
     loader = "AutoModel" if network == "discriminator" else head
     return f"""---
@@ -185,7 +196,7 @@ tags: [electra, {objective.replace(" ", "-")}]
 Pre-trained by {objective} (Clark et al. 2020) for {_steps_in_words(config, step)},
 with electra-toolkit {__version__}.
 
-Data: {receipt["tokens"]:,} tokens in {receipt["documents"]:,} documents from {sources}.
+Data: {_data_in_words(config, receipts)}.
 
 ```python
 from transformers import AutoModel, AutoTokenizer, {head}

@@ -8,12 +8,14 @@ import numpy as np
 
 from electra.batches import Rows
 from electra.census import census_lines, plot_census, take_census
-from electra.config import RowsConfig
+from electra.config import PretrainConfig, RowsConfig
 from electra.files import read_json
 from electra.interop.tfrecord import find_records, read_rows
+from electra.mixture import read_receipts, shares_of
 from electra.store import Store
 from electra.terminal import terminal
 from electra.tokenizer import load_tokenizer
+from electra.toml import read_toml
 
 
 def inspect(
@@ -143,6 +145,11 @@ def inspect_run(path: Path) -> None:
     from electra.log import format_metrics, read_metrics
 
     print(f"run folder {path}")
+    config = read_toml(PretrainConfig, path / "config.toml")
+    receipts = read_receipts(path)
+    for location, receipt, share in zip(config.data, receipts, shares_of(config.weights, receipts), strict=True):
+        portion = f", {share:.1%} of the rows" if len(receipts) > 1 else ""
+        print(f"  store {location}: {receipt['tokens']:,} tokens in {receipt['documents']:,} documents{portion}")
     for kind in ("train", "eval"):
         rows = read_metrics(path, kind)
         if rows:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import bisect
 import copy
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,21 +49,33 @@ class RowBatch:
 
 
 class Documents:
-    """Where the documents of one part of a store lie: columns of D entries. Empty documents are left out."""
+    """Where the documents of one part of a store lie: columns of D entries. Empty documents are left out.
+
+    The columns are as narrow as the shards allow, 10 bytes a document: all that grows with a store and stays in memory.
+    """
 
     def __init__(self, store: Store, held_out: bool) -> None:
-        ids = store.document_ids(held_out)
-        lengths = store.document_lengths()[ids]
-        ids = ids[lengths > 0]
-        if len(ids) == 0:
+        wanted = np.full(store.num_documents, not held_out)
+        wanted[store.excluded] = False
+        wanted[store.held_out] = held_out
+        narrow = np.uint32 if all(shard.lines[-1] < 2**32 for shard in store.shards) else np.int64
+        lengths, starts, counts, first = [], [], [], 0
+        for shard in store.shards:
+            offsets = shard.document_offsets()
+            sizes = np.diff(offsets)
+            kept = np.flatnonzero(wanted[first : first + len(sizes)] & (sizes > 0))
+            lengths.append(sizes[kept].astype(narrow))
+            starts.append(offsets[kept].astype(narrow))
+            counts.append(len(kept))
+            first += len(sizes)
+        if sum(counts) == 0:
             part = "held-out" if held_out else "training"
             raise ValueError(
                 f"the store {store.folder} has no {part} documents: build it with another --held-out share"
             )
-        self.lengths: np.ndarray = lengths[lengths > 0]
-        counts = [len(shard.documents) - 1 for shard in store.shards]
-        self.shards = np.repeat(np.arange(len(counts)), counts)[ids]
-        self.starts = np.concatenate([shard.document_offsets()[:-1] for shard in store.shards])[ids]
+        self.lengths = np.concatenate(lengths)
+        self.shards = np.repeat(np.arange(len(counts), dtype=np.min_scalar_type(len(counts))), counts)
+        self.starts = np.concatenate(starts)
         """First token of each document, within its shard."""
 
     def some(self, numbers: np.ndarray) -> Documents:
@@ -152,10 +164,6 @@ class PackedRows:
             self._plans[epoch] = self._make_plan(epoch)
         return self._plans[epoch]
 
-    def forget_plans(self) -> None:
-        """Free what another call of `take` would make again."""
-        self._plans.clear()
-
     def _make_plan(self, epoch: int) -> _Plan:
         order_key, document_key, short_key, cut_key, window_key, visit_key, coin = keys(7, self.seed, epoch)
         length = self.config.seq_len
@@ -226,12 +234,14 @@ class PackedRows:
         """
         half = pieces.length // 2
         before, after = np.empty_like(half), np.empty_like(half)
-        for number, mine in _by_shard(pieces.shard):
+        order, parts = _by_shard(pieces.shard)
+        middle = (pieces.start + half)[order]
+        borders = np.empty((2, len(order)), np.int64)  # where the line with the middle begins, and where it ends
+        back = np.array([[1], [0]])
+        for number, mine in parts:
             lines = self.store.shards[number].lines
-            start = pieces.start[mine]
-            crossing = np.searchsorted(lines, start + half[mine])
-            after[mine] = lines[crossing] - start
-            before[mine] = lines[crossing - 1] - start
+            borders[:, mine] = lines[lines.searchsorted(middle[mine]) - back]
+        before[order], after[order] = borders - pieces.start[order]
         has_before, has_after = before > 0, after < pieces.length
         at_line = np.where(has_after & (pieces.coin | ~has_before), after, before)
         first = np.where(has_before | has_after, at_line, half)
@@ -278,12 +288,16 @@ class ImportedRows:
 
     def _rows(self, which: np.ndarray) -> RowBatch:
         shards, starts, lengths = (
-            column[which] for column in (self.documents.shards, self.documents.starts, self.documents.lengths)
+            column[which].astype(np.int64)
+            for column in (self.documents.shards, self.documents.starts, self.documents.lengths)
         )
-        first_segment = np.empty_like(lengths)
-        for number, mine in _by_shard(shards):
+        order, parts = _by_shard(shards)
+        sorted_starts, line_ends = starts[order], np.empty_like(starts)
+        for number, mine in parts:
             lines = self.store.shards[number].lines
-            first_segment[mine] = lines[np.searchsorted(lines, starts[mine], side="right")] - starts[mine]
+            line_ends[mine] = lines[lines.searchsorted(sorted_starts[mine], side="right")]
+        first_segment = np.empty_like(lengths)
+        first_segment[order] = line_ends - sorted_starts
         pieces = _Pieces(
             row=np.arange(len(which)),
             shard=shards,
@@ -298,11 +312,16 @@ class ImportedRows:
 # -------------------------------------------------------------------------------------------- the arrays
 
 
-def _by_shard(shards: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
-    """Each shard number that occurs, and where (all of it, the common case, without a copy)."""
-    numbers = np.unique(shards)
-    for number in numbers:
-        yield int(number), slice(None) if len(numbers) == 1 else np.flatnonzero(shards == number)
+def _by_shard(shards: np.ndarray) -> tuple[np.ndarray, list[tuple[int, slice]]]:
+    """An order that brings what lies in one shard together, and in that order each shard's number and its place.
+
+    A batch of a large store touches nearly as many shards as it has pieces: what is done for each must be little.
+    """
+    order = np.argsort(shards, kind="stable")
+    ordered = shards[order]
+    borders = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(ordered)]
+    numbers = ordered[borders[:-1]].tolist()
+    return order, [(number, slice(*pair)) for number, pair in zip(numbers, itertools.pairwise(borders), strict=True)]
 
 
 def _fill(store: Store, pieces: _Pieces, first_segment: np.ndarray, num_rows: int, length: int) -> RowBatch:
@@ -341,14 +360,19 @@ def _fill(store: Store, pieces: _Pieces, first_segment: np.ndarray, num_rows: in
     # [CLS] stands before A, [SEP] between A and B: so A is read one place further left, B two.
     source = place + spread(pieces.start - begin - 1, pieces.start - begin - 2, np.int64)
     input_ids = np.empty(len(place), np.int32)
-    for shard, mine in _by_shard(pieces.shard):
-        where: np.ndarray | slice = mine
-        if isinstance(mine, np.ndarray):
-            chosen = np.zeros(len(run_length), bool)
-            chosen[head[mine]] = chosen[head[mine] + 1] = True
-            where = np.flatnonzero(np.repeat(chosen, run_length))
-        # "clip": at the specials an index may lie outside of the shard; what it fetches is overwritten.
-        input_ids[where] = store.shards[shard].tokens.take(source[where], mode="clip")
+    # "clip": at the specials an index may lie outside of the shard; what it fetches is overwritten.
+    order, parts = _by_shard(pieces.shard)
+    if len(parts) == 1:
+        input_ids[:] = store.shards[parts[0][0]].tokens.take(source, mode="clip")
+    else:
+        ends = np.cumsum(places[order])
+        where = np.arange(ends[-1]) + np.repeat(begin[order] - ends + places[order], places[order])
+        sources, tokens = source[where], np.empty(len(where), store.shards[0].tokens.dtype)
+        first = 0
+        for (shard, _), last in zip(parts, ends[[mine.stop - 1 for _, mine in parts]].tolist(), strict=True):
+            store.shards[shard].tokens.take(sources[first:last], out=tokens[first:last], mode="clip")
+            first = last
+        input_ids[where] = tokens
     input_ids[begin] = store.special.cls
     input_ids[begin + first_segment + 1] = store.special.sep
     input_ids[begin + places - 1] = store.special.sep

@@ -1,4 +1,4 @@
-"""Pre-training: store -> rows -> masks -> the training loop -> run folder and export.
+"""Pre-training: stores -> rows -> masks -> the training loop -> run folder and export.
 
 What a step sees follows from (seed, step) alone: rows [step * batch_size, ...) of a stateless order, masks drawn for
 the whole global batch, of which each rank takes its slice. A run of several phases (phases.py) calls the loop once for
@@ -28,9 +28,9 @@ from electra.compiled import choose_compile, compile_forward
 from electra.config import PretrainConfig
 from electra.evaluate import Evaluator, rtd_batch
 from electra.export import export_run
-from electra.files import read_json
 from electra.log import RunLog, read_metrics
 from electra.masking import continuations, global_rng, mask_rows
+from electra.mixture import MixedRows, Mixture, read_receipts, receipt_path
 from electra.objectives import PretrainingModel, make_model, network_shapes
 from electra.optim import make_optimizers, restart
 from electra.parallel import shard
@@ -71,11 +71,12 @@ def _pretrain(
     config: PretrainConfig, runtime: Runtime, dry_run: bool, profile: bool, say: Callable[[str], None]
 ) -> Outcome:
     phases = plan(config)
-    store = Store.open(config.data, verify=runtime.is_main)
+    mixture = Mixture.open(config.data, config.weights, verify=runtime.is_main)
+    store = mixture.first
     splits = [micro_batches(phase.config, runtime) for phase in phases]
-    _check_run_folder(config, store)
+    _check_run_folder(config, mixture)
 
-    rows = [Rows(store, phase.config.rows, seed=phase.row_seed) for phase in phases]
+    rows = [MixedRows(mixture, phase.config.rows, seed=phase.row_seed) for phase in phases]
     for phase, phase_rows in zip(phases, rows, strict=True):
         phase_rows.require_rows(phase.config.loop.batch_size)
     torch.manual_seed(derive_seed("weights", config.loop.seed))
@@ -84,11 +85,11 @@ def _pretrain(
         for line in warm_start(model, config, store.vocabulary()):
             say(line)
     words = continuations(store.vocabulary()) if config.objective.whole_word else None
-    for line in announcement(phases, store, rows, model, runtime, splits):
+    for line in announcement(phases, mixture, rows, model, runtime, splits):
         say(line)
     checkpoints = Checkpoints(config.out / "checkpoints", runtime, config.loop.keep)
     adviser = Adviser(phases)
-    for line in adviser.before_training(store, rows, max(checkpoints.steps(), default=0)):
+    for line in adviser.before_training(rows, max(checkpoints.steps(), default=0)):
         say(line)
     if dry_run:
         say("dry run: nothing was trained or written")
@@ -96,7 +97,7 @@ def _pretrain(
 
     model.to(runtime.device)
     if runtime.is_main:
-        _prepare_run_folder(config, store)
+        _prepare_run_folder(config, mixture)
     runtime.barrier()
     sharded = config.loop.parallel == "fsdp" and runtime.world_size > 1
     if choose_compile(config.loop.compile, config.loop.cuda_graphs, runtime.device, sharded)[0]:
@@ -106,8 +107,8 @@ def _pretrain(
     state = TrainState(model, make_optimizers(model, config.optimizer))
     if checkpoints.load_latest(state):
         say(f"resuming from {checkpoints.path(state.step)}")
-    if not len(store.document_ids(held_out=True)):
-        say("the store has no held-out documents: there will be no evaluation")
+    for line in _without_evaluation(mixture):
+        say(line)
 
     outcome = Outcome(state.step)
     if state.step < phases[-1].end:
@@ -117,7 +118,7 @@ def _pretrain(
         with contextlib.ExitStack() as stack:
             stack.callback(log.close)
             profiler = stack.enter_context(StepProfiler(config.out, runtime, log.say)) if profile else None
-            run = _Run(state, store, runtime, words, log, checkpoints, adviser, profiler)
+            run = _Run(state, mixture, runtime, words, log, checkpoints, adviser, profiler)
             for phase, phase_rows, split in zip(phases, rows, splits, strict=True):
                 if outcome.signal is not None or state.step >= phase.end:
                     continue
@@ -136,7 +137,7 @@ class _Run:
     """What the phases of a run share."""
 
     state: TrainState
-    store: Store
+    mixture: Mixture
     runtime: Runtime
     words: np.ndarray | None  # see `load_work`, continuations
     log: RunLog
@@ -145,14 +146,14 @@ class _Run:
     profiler: StepProfiler | None
 
 
-def _train_phase(run: _Run, phase: Phase, rows: Rows, split: int) -> Outcome:
+def _train_phase(run: _Run, phase: Phase, rows: MixedRows, split: int) -> Outcome:
     """Train to the end of a phase, with evaluations on held-out rows of its length."""
-    config, state, store, runtime = phase.config, run.state, run.store, run.runtime
+    config, state, store, runtime = phase.config, run.state, run.mixture.first, run.runtime
     if state.step == phase.begin and phase.restarts_count:
         restart(state.optimizers, moments=phase.restarts_moments)
     evaluate = None
-    if len(store.document_ids(held_out=True)):
-        held_out = Rows(store, config.rows, seed=config.loop.seed, held_out=True)
+    if run.mixture.holds_out:
+        held_out = MixedRows(run.mixture, config.rows, seed=config.loop.seed, held_out=True)
         evaluate = partial(_evaluate, run, Evaluator(held_out, config, store.special, runtime, run.words))
     return train(
         state,
@@ -178,7 +179,7 @@ def _evaluate(run: _Run, evaluator: Evaluator) -> dict[str, float]:
     metrics = evaluator(model)
     number = -(-step // (loop.eval_every or loop.steps))
     if loop.samples_every and number % loop.samples_every == 0:
-        for line in held_out_sample(evaluator, model, number - 1, run.store.vocabulary()):
+        for line in held_out_sample(evaluator, model, number - 1, run.mixture.first.vocabulary()):
             run.log.say(line)
     for line in run.adviser.after_evaluation(step, metrics):
         run.log.say(line)
@@ -226,7 +227,7 @@ def micro_batches(config: PretrainConfig, runtime: Runtime) -> int:
 
 def load_work(
     phase: Phase,
-    rows: Rows,
+    rows: Rows | MixedRows,
     store: Store,
     runtime: Runtime,
     split: int,
@@ -275,8 +276,20 @@ def load_work(
 # ------------------------------------------------------------------------------------------- run folder
 
 
-def _check_run_folder(config: PretrainConfig, store: Store) -> None:
-    """Refuse a run folder that belongs to another configuration or another store."""
+def _without_evaluation(mixture: Mixture) -> list[str]:
+    """Which stores hold no text out."""
+    if not mixture.holds_out:
+        several = len(mixture.stores) > 1
+        return [f"the store{'s have' if several else ' has'} no held-out documents: there will be no evaluation"]
+    return [
+        f"the store {store.folder} has no held-out documents: evaluations are on the others"
+        for store in mixture.stores
+        if not len(store.held_out)
+    ]
+
+
+def _check_run_folder(config: PretrainConfig, mixture: Mixture) -> None:
+    """Refuse a run folder that belongs to another configuration or other stores."""
     if not str(config.out) or config.out == Path():
         raise ValueError("pretrain needs --out, the run folder to write")
     if not config.out.exists() or not any(config.out.iterdir()):
@@ -291,13 +304,18 @@ def _check_run_folder(config: PretrainConfig, store: Store) -> None:
             f"{config.out} holds a run of another configuration: {'; '.join(changed)}. "
             "Choose another --out, or pass the same values to resume it"
         )
-    receipt = read_json(config.out / "store.json")
-    now = read_json(store.folder / "store.json")
-    for field, what in (("vocabulary", "another vocabulary"), ("shards", "other text")):
-        if receipt.get(field) != now.get(field):
-            raise ValueError(
-                f"{store.folder} holds {what} than the store with which {config.out} began: name that store"
-            )
+    receipts = read_receipts(config.out)
+    if len(receipts) != len(mixture.stores):
+        raise ValueError(
+            f"{config.out} began with {len(receipts)} store{'s' * (len(receipts) > 1)}, not {len(mixture.stores)}: "
+            "name what its config.toml says"
+        )
+    for receipt, store in zip(receipts, mixture.stores, strict=True):
+        for field, what in (("vocabulary", "another vocabulary"), ("shards", "other text")):
+            if receipt.get(field) != store.summary.get(field):
+                raise ValueError(
+                    f"{store.folder} holds {what} than the store with which {config.out} began: name that store"
+                )
 
 
 def _has_begun(config: PretrainConfig) -> bool:
@@ -305,8 +323,11 @@ def _has_begun(config: PretrainConfig) -> bool:
     return any((config.out / "checkpoints").glob("step-*"))
 
 
-def _prepare_run_folder(config: PretrainConfig, store: Store) -> None:
+def _prepare_run_folder(config: PretrainConfig, mixture: Mixture) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
-    write_toml(dataclasses.replace(config, data=config.data.resolve()), config.out / "config.toml")
-    if not (config.out / "store.json").exists():
-        shutil.copy(store.folder / "store.json", config.out / "store.json")
+    data = tuple(location if "://" in location else str(Path(location).resolve()) for location in config.data)
+    write_toml(dataclasses.replace(config, data=data), config.out / "config.toml")
+    for number, store in enumerate(mixture.stores):
+        path = receipt_path(config.out, number)
+        if not path.exists():
+            shutil.copy(store.folder / "store.json", path)

@@ -342,12 +342,13 @@ class Store:
     """What store.json says."""
 
     @staticmethod
-    def open(folder: Path, verify: bool = True) -> Store:
+    def open(folder: Path | str, verify: bool = True) -> Store:
         """Open the store in `folder`; `verify` reads every file once to compare its sha256.
 
         Raises ValueError with one sentence if the folder is no store, is of another version, or a file is missing,
         of the wrong size or altered.
         """
+        folder = Path(folder)
         path = folder / "store.json"
         if not path.is_file():
             raise ValueError(f"{folder} is not a token store (it has no store.json): make one with `electra build`")
@@ -374,7 +375,9 @@ class Store:
         """Sorted global numbers (int64) of the documents to evaluate on, or of those to train on."""
         if held_out:
             return self.held_out
-        return np.setdiff1d(np.arange(self.num_documents), np.concatenate([self.held_out, self.excluded]))
+        wanted = np.ones(self.num_documents, bool)
+        wanted[self.held_out] = wanted[self.excluded] = False
+        return np.flatnonzero(wanted)
 
     def document_lengths(self) -> np.ndarray:
         """(num_documents,) int64: tokens in each document."""

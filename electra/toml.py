@@ -75,6 +75,8 @@ def coerce(value: Any, hint: Any, path: str) -> Any:
             raise ValueError(f"{path} must be one of {', '.join(map(str, choices))}, not {value!r}")
         return value
     if origin is tuple:
+        if isinstance(value, str) and choices[0] is str:
+            value = [value]
         if not isinstance(value, list):
             raise ValueError(f"{path} must be a list, not {value!r}")
         return tuple(coerce(item, choices[0], f"{path}[{index}]") for index, item in enumerate(value))

@@ -10,6 +10,7 @@ from stores import add_documents, make_store, random_documents
 from electra.advice import Adviser
 from electra.batches import Rows
 from electra.config import LoopConfig, ModelConfig, OptimizerConfig, PhaseConfig, PretrainConfig, RowsConfig
+from electra.mixture import PERIOD, MixedRows, Mixture
 from electra.phases import plan
 from electra.pretrain import pretrain
 from electra.store import Store, StoreWriter
@@ -40,8 +41,9 @@ def changed(config: PretrainConfig = GOOD, **sections) -> PretrainConfig:
 
 def before(config: PretrainConfig, store: Store, first_step: int = 0) -> list[str]:
     phases = plan(config)
-    rows = [Rows(store, phase.config.rows, seed=phase.row_seed) for phase in phases]
-    return Adviser(phases).before_training(store, rows, first_step)
+    mixture = Mixture((store,), (PERIOD,))
+    rows = [MixedRows(mixture, phase.config.rows, seed=phase.row_seed) for phase in phases]
+    return Adviser(phases).before_training(rows, first_step)
 
 
 def test_a_sound_plan_gets_no_warning(store):
@@ -148,7 +150,7 @@ def test_a_discriminator_that_calls_all_original():
 
 def test_a_run_prints_them(store, tmp_path, capsys):
     config = changed(
-        data=store.folder, out=tmp_path / "run", optimizer={"warmup_steps": 10_000}, loop={"device": "cpu"}
+        data=(str(store.folder),), out=tmp_path / "run", optimizer={"warmup_steps": 10_000}, loop={"device": "cpu"}
     )
     pretrain(config, dry_run=True)
     assert "warning: the learning rate never exceeds" in capsys.readouterr().out

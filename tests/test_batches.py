@@ -102,10 +102,9 @@ def test_every_token_once_an_epoch_and_in_order(numbered, seq_len, single, short
 def test_a_large_store_is_read_in_groups_of_documents(large, monkeypatch):
     monkeypatch.setattr(batches, "GROUP_TOKENS", large.num_tokens // 5 + 1)
     rows = Rows(large, RowsConfig(seq_len=64), seed=0)
-    groups = rows._source._groups
-    assert len(groups) == 5 and rows.rows_per_epoch == sum(group.rows_per_epoch for group in groups)
+    groups = [rows._source._make_group(number) for number in range(5)]
+    assert len(rows._source._members) == 5 and rows.rows_per_epoch == sum(group.rows_per_epoch for group in groups)
     whole = [epoch_rows(rows, epoch) for epoch in (0, 1)]
-    assert sum(bool(group._plans) for group in groups) == 1  # one group's rows are in memory
     # Any range gives the same rows, whatever was asked before; the groups come in another order in each epoch.
     for start, count in ((0, 5), (rows.rows_per_epoch - 9, 20), (7, rows.rows_per_epoch // 2)):
         again = Rows(large, RowsConfig(seq_len=64), seed=0).rows(start, count)
@@ -115,6 +114,16 @@ def test_a_large_store_is_read_in_groups_of_documents(large, monkeypatch):
     # The documents of a group are a sample of the whole store.
     means = [group.documents.lengths.mean() for group in groups]
     assert np.std(means) < 3 * large.document_lengths().std() / (large.num_documents / 5) ** 0.5
+
+
+def test_documents_larger_than_a_group(tmp_path, monkeypatch):
+    """As of a file of gigabytes without an empty line: a group is a document then."""
+    monkeypatch.setattr(batches, "GROUP_TOKENS", 100)
+    store = make_store(tmp_path / "store", numbered_documents([[900], [700]]), vocab=6000)
+    rows = Rows(store, RowsConfig(seq_len=16), seed=0)
+    assert len(rows._source._members) == 2
+    batch = epoch_rows(rows)
+    assert sorted(batch.input_ids[batch.input_ids >= 5]) == list(range(5, 1605))
 
 
 def test_rows_are_full(numbered, large):
@@ -139,7 +148,7 @@ def test_statistics(large):
     assert abs(firsts[full].mean() / (firsts + seconds)[full].mean() - 0.5) < 0.03
 
     # Short rows: exactly the share, cut anywhere from 5 to 123, and a new piece begins at the cut.
-    cuts = rows._source._groups[0]._plan(0).cuts
+    cuts = rows._source._group(0)._plan(0).cuts
     short = np.flatnonzero(cuts < 128)
     assert abs(len(short) / len(cuts) - 0.05) < 0.001
     assert cuts[short].min() >= 5 and cuts[short].max() <= 123 and abs(cuts[short].mean() - 64) < 5
@@ -304,6 +313,49 @@ def test_google_rows_are_googles_examples(large):
         assert sorted(found) == sorted([example] for example in expected)
     assert not same(epoch_rows(rows, 0), epoch_rows(rows, 1))
     assert sum(len(a) + len(b) for a, b in expected) < rows.tokens_per_epoch
+
+
+@pytest.fixture(scope="module")
+def like_googles_corpus(tmp_path_factory, golden) -> Store:
+    """A tenth as many documents, with lines that are distributed as in packing_stats.json: a log-normal fits them."""
+    expected = json.loads((golden / "packing_stats.json").read_text())
+    lengths = expected["line_length_wordpieces"]
+    rng = np.random.default_rng(0)
+    sigma = (2 * np.log(lengths["mean"] / lengths["median"])) ** 0.5
+    lines = np.maximum(1, rng.lognormal(np.log(lengths["median"]), sigma, 9800).round().astype(int))
+    assert abs((lines > 126).mean() - lengths["share_over_126"]) < 0.005 and abs(lines.mean() - lengths["mean"]) < 1
+    cuts = np.sort(rng.choice(np.arange(1, len(lines)), 209 - 1, replace=False))
+    documents = [[rng.integers(5, 1000, size).tolist() for size in part] for part in np.split(lines, cuts)]
+    return make_store(tmp_path_factory.mktemp("like") / "store", documents)
+
+
+def test_statistics_of_googles_builder(golden, like_googles_corpus):
+    """What the original builder made of 23 MB of English prose."""
+    expected = json.loads((golden / "packing_stats.json").read_text())
+    batch = epoch_rows(Rows(like_googles_corpus, RowsConfig(packing="google"), seed=0))
+    sizes, is_single = batch.valid.sum(axis=1), batch.segment_ids.max(axis=1) == 0
+    kept = (sizes - np.where(is_single, 2, 3)).sum() / like_googles_corpus.num_tokens
+    assert kept == pytest.approx(expected["share_of_wordpieces_kept"], abs=0.015)
+    assert is_single.mean() == pytest.approx(expected["share_single_segment"], abs=0.025)
+    assert (sizes == 128).mean() == pytest.approx(expected["share_full_length_128"], abs=0.015)
+    assert sizes.mean() == pytest.approx(expected["mean_length"], abs=1)
+    firsts = (batch.valid & (batch.segment_ids == 0)).sum(axis=1)[(sizes == 128) & ~is_single]  # with [CLS] and [SEP]
+    of_first = expected["first_segment_length_in_full_two_segment_examples"]
+    assert firsts.mean() == pytest.approx(of_first["mean"], abs=2)
+    for share, length in of_first["quantiles"].items():
+        assert np.quantile(firsts, float(share)) == pytest.approx(length, abs=3), share
+
+
+def test_statistics_of_packed_rows_beside_googles(golden, like_googles_corpus):
+    """Of the same text: nothing is thrown away, rows are full, and A is about as long."""
+    expected = json.loads((golden / "packing_stats.json").read_text())
+    batch = epoch_rows(Rows(like_googles_corpus, RowsConfig(), seed=0))
+    pieces = list(itertools.chain(*pieces_of(batch)))
+    assert sum(len(first) + len(second) for first, second in pieces) == like_googles_corpus.num_tokens
+    assert batch.valid.mean() > 0.998 > expected["mean_length"] / 128
+    full = [len(first) + 2 for first, second in pieces if len(first) + len(second) == 125 and second]
+    of_first = expected["first_segment_length_in_full_two_segment_examples"]
+    assert np.mean(full) == pytest.approx(of_first["mean"], abs=10)
 
 
 # ------------------------------------------------------------------------------------------------ prefetch

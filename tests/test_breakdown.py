@@ -39,7 +39,7 @@ def store(tmp_path_factory) -> Store:
 
 def config_for(store: Store, **objective) -> PretrainConfig:
     return PretrainConfig(
-        data=store.folder,
+        data=(str(store.folder),),
         model=SHAPE,
         objective=ObjectiveConfig(**objective),
         rows=RowsConfig(seq_len=32),

@@ -21,7 +21,7 @@ from electra.toml import differences, read_toml, to_dict, write_toml
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_toml(name, tmp_path):
-    config = dataclasses.replace(PRESETS[name](), data=Path("store"), out=Path("run"))
+    config = dataclasses.replace(PRESETS[name](), data=("store",), out=Path("run"))
     write_toml(config, tmp_path / "config.toml")
     assert read_toml(PretrainConfig, tmp_path / "config.toml") == config
 
@@ -90,8 +90,8 @@ def test_impossible_values_are_refused(make, sentence):
 
 def test_differences_name_the_fields():
     old = PretrainConfig()
-    new = dataclasses.replace(old, loop=dataclasses.replace(old.loop, steps=3), data=Path("elsewhere"))
-    assert differences(old, new) == ["data is . there, elsewhere now", "loop.steps is 1000000 there, 3 now"]
+    new = dataclasses.replace(old, loop=dataclasses.replace(old.loop, steps=3), data=("elsewhere",))
+    assert differences(old, new) == ["data is () there, ('elsewhere',) now", "loop.steps is 1000000 there, 3 now"]
 
 
 def test_to_dict_leaves_none_out():

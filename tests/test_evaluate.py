@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     store = make_store(folder / "store", random_documents(60), held_out=0.2)
     config = PretrainConfig(
-        data=store.folder,
+        data=(str(store.folder),),
         out=folder / "run",
         model=ModelConfig(32, 1, 2, 64, 16, generator_width=0.5, max_positions=64),
         rows=RowsConfig(seq_len=32),
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 
 def test_metrics_equal_a_plain_computation(run):
-    store = Store.open(run.data)
+    store = Store.open(run.data[0])
     model = ReplacedTokenDetection(run.model, run.objective, store.vocab_size)
     load_model(run.out, model)
     evaluator = Evaluator(Rows(store, run.rows, seed=0, held_out=True), run, store.special, CPU)
@@ -73,13 +73,13 @@ def test_evaluation_is_the_same_every_time(run):
 def test_a_store_of_another_vocabulary_is_refused(run, tmp_path):
     other = make_store(tmp_path / "other", random_documents(30, vocab=400), held_out=0.2, vocab=500)
     with pytest.raises(ValueError, match="was built with another vocabulary"):
-        evaluate_run(run.out, other.folder, 0, "cpu")
+        evaluate_run(run.out, str(other.folder), 0, "cpu")
 
 
 def test_a_store_that_holds_nothing_out_is_refused(run, tmp_path):
     other = make_store(tmp_path / "other", random_documents(30), held_out=0.0)
     with pytest.raises(ValueError, match="has no held-out documents: build it with another --held-out share"):
-        evaluate_run(run.out, other.folder, 0, "cpu")
+        evaluate_run(run.out, str(other.folder), 0, "cpu")
 
 
 def test_a_run_without_checkpoint(run, tmp_path):
@@ -113,7 +113,7 @@ def test_inspect_of_anything_else(tmp_path):
 
 
 def test_held_out_documents_are_not_trained_on(run):
-    store = Store.open(run.data)
+    store = Store.open(run.data[0])
     held_out = set(store.document_ids(held_out=True).tolist())
     assert held_out and not held_out & set(store.document_ids(held_out=False).tolist())
     assert len(held_out) + len(store.document_ids(held_out=False)) == store.num_documents

@@ -43,7 +43,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     store = make_store(folder / "store", random_documents(40), held_out=0.1)
     config = PretrainConfig(
-        data=store.folder,
+        data=(str(store.folder),),
         out=folder / "run",
         model=ModelConfig(64, 2, 1, 256, 32, generator_width=0.5, max_positions=64),
         rows=RowsConfig(seq_len=32),

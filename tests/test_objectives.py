@@ -228,7 +228,7 @@ def store(tmp_path_factory) -> Path:
 
 def config_for(store: Path, out: Path, name: str) -> PretrainConfig:
     return PretrainConfig(
-        data=store,
+        data=(str(store),),
         out=out,
         model=shape_for(name, dropout=0.1),
         objective=OBJECTIVES[name],

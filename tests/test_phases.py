@@ -40,7 +40,7 @@ def store(tmp_path_factory) -> Path:
 def config_for(store: Path, out: Path, phases: tuple[PhaseConfig, ...] = TWO, **optimizer) -> PretrainConfig:
     settings = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup_steps": 2, "schedule": "polynomial"} | optimizer
     return PretrainConfig(
-        data=store,
+        data=(str(store),),
         out=out,
         model=SHAPE,
         rows=RowsConfig(seq_len=32),
@@ -201,7 +201,7 @@ def test_counts_and_moments_of_a_run(store, tmp_path, kind, count, moved):
 
 def checkpoint_state(config: PretrainConfig, step: int) -> dict[str, torch.Tensor]:
     """The optimizer's tensors in a checkpoint, by name."""
-    model = make_model(config.model, config.objective, Store.open(config.data).vocab_size)
+    model = make_model(config.model, config.objective, Store.open(config.data[0]).vocab_size)
     tensors = {"optimizer": named_state(model, make_optimizers(model, config.optimizer))}
     dcp.load(tensors, checkpoint_id=config.out / "checkpoints" / f"step-{step}", no_dist=True)
     return tensors["optimizer"]

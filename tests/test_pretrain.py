@@ -49,7 +49,7 @@ def config_for(store: Path, out: Path, steps: int = 12, **loop) -> PretrainConfi
         "log_every": 2, "eval_every": 5, "eval_rows": 16, "save_every": 3, "keep": 0,
     }  # fmt: skip
     return PretrainConfig(
-        data=store,
+        data=(str(store),),
         out=out,
         model=SHAPE,
         rows=RowsConfig(seq_len=32),

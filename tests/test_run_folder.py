@@ -53,7 +53,7 @@ def config(tmp_path_factory) -> PretrainConfig:
     folder = tmp_path_factory.mktemp("run")
     store = make_store(folder / "store", random_documents(40), held_out=0.1)
     config = PretrainConfig(
-        data=store.folder,
+        data=(str(store.folder),),
         out=folder / "run",
         model=SHAPE,
         rows=RowsConfig(seq_len=32),
@@ -84,7 +84,7 @@ def resumed(run: Path, config: PretrainConfig, vocab_size: int) -> TrainState:
 
 def test_run_export_run_export_is_bit_equal(config, networks, tmp_path):
     assert infer_model(*networks) == config.model
-    write_run(tmp_path / "run", longer(config), *networks, Store.open(config.data), step=4)
+    write_run(tmp_path / "run", longer(config), *networks, Store.open(config.data[0]), step=4)
     assert export_run(tmp_path / "run", tmp_path / "export").step == 4
     for network in ("discriminator", "generator"):
         before, after = config.out / "export" / network, tmp_path / "export" / network
@@ -96,7 +96,7 @@ def test_run_export_run_export_is_bit_equal(config, networks, tmp_path):
 
 def test_without_moments_the_run_begins_anew_and_says_so(config, networks, tmp_path):
     run = tmp_path / "run"
-    lines = write_run(run, longer(config), *networks, Store.open(config.data))
+    lines = write_run(run, longer(config), *networks, Store.open(config.data[0]))
     assert len(lines) == 2
     assert "no moments of Adam" in lines[0] and "up to 6.6 times as long as the learning rate says" in lines[0]
     assert "optimizer.bias_correction" in lines[0], "two steps of warm-up do not cover that"
@@ -111,13 +111,13 @@ def test_without_moments_the_run_begins_anew_and_says_so(config, networks, tmp_p
 def test_the_schedule_that_remains_is_said(config, networks, tmp_path):
     """Google's README: for 2e-4 after 4,000,000 of 4,010,000 steps set learning_rate to 2e-4 * 4,010,000 / 10,000."""
     late = dataclasses.replace(longer(config, 4_010_000), optimizer=OptimizerConfig(learning_rate=2e-4))
-    lines = write_run(tmp_path / "run", late, *networks, Store.open(config.data), step=4_000_000)
+    lines = write_run(tmp_path / "run", late, *networks, Store.open(config.data[0]), step=4_000_000)
     assert "the learning rate is at 4.99e-07 (peak 0.0002)" in lines[1]
     assert f"set optimizer.learning_rate to {2e-4 * 4_010_000 / 10_000:.3g};" in lines[1]
 
 
 def test_a_schedule_at_its_peak_or_with_an_end_says_so(config, networks, tmp_path):
-    store, stable = Store.open(config.data), OptimizerConfig(schedule="warmup-stable-decay", warmup_steps=10)
+    store, stable = Store.open(config.data[0]), OptimizerConfig(schedule="warmup-stable-decay", warmup_steps=10)
     lines = write_run(
         tmp_path / "stable", dataclasses.replace(longer(config, 100), optimizer=stable), *networks, store, step=50
     )
@@ -143,7 +143,7 @@ def google_store(golden, tmp_path_factory) -> Path:
 def from_google(golden: Path, tag: str, store: Path, out: Path) -> tuple[PretrainConfig, list[str], dict]:
     meta = json.loads((golden / f"pre_{tag}_meta.json").read_text())
     hparams = read_hparams(json.dumps(meta["config"]), PRETRAINING)
-    config = dataclasses.replace(pretrain_config(hparams), data=store, out=out)
+    config = dataclasses.replace(pretrain_config(hparams), data=(str(store),), out=out)
     found = read_google(golden / f"ckpt_{tag}" / "model.ckpt-10", hparams.given)
     lines = write_run(
         out,
@@ -217,7 +217,7 @@ def test_electra_pretrain_resumes_at_step_ten(golden, google_store, tmp_path, ca
 
 
 def test_mistakes_are_named_and_leave_nothing_behind(config, networks, tmp_path):
-    store, run = Store.open(config.data), tmp_path / "run"
+    store, run = Store.open(config.data[0]), tmp_path / "run"
     discriminator, generator = networks
     wide = dataclasses.replace(config.model, generator_width=0.25)
     muon = dataclasses.replace(config.optimizer, optimizer="muon")

@@ -16,7 +16,7 @@ from electra.pretrain import pretrain
 def config(tmp_path_factory) -> PretrainConfig:
     folder = tmp_path_factory.mktemp("watching")
     return PretrainConfig(
-        data=make_store(folder / "store", random_documents(60), held_out=0.2).folder,
+        data=(str(make_store(folder / "store", random_documents(60), held_out=0.2).folder),),
         out=folder / "run",
         model=ModelConfig(32, 1, 2, 64, 16, generator_width=0.5, max_positions=64),
         rows=RowsConfig(seq_len=32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -292,8 +293,10 @@ class PhaseConfig:
 class PretrainConfig:
     """Everything that a pre-training run depends on."""
 
-    data: Path = Path()
-    """The token store."""
+    data: tuple[str, ...] = ()
+    """The token store, or several of one vocabulary, whose rows are mixed."""
+    weights: tuple[float, ...] = ()
+    """Of each store of --data, in proportion to its share of the rows; by default its number of tokens."""
     out: Path = Path()
     """The run folder; an unfinished run there is resumed."""
     init: str = ""
@@ -310,6 +313,16 @@ class PretrainConfig:
     """Parts of the run with lengths, batches and learning rates of their own; only in presets and files."""
 
     def __post_init__(self) -> None:
+        require(len(set(self.data)) == len(self.data), "--data names a store twice: name it once, with more weight")
+        require(
+            not (self.data and self.weights) or len(self.weights) == len(self.data),
+            f"--weights needs a number for each of the {len(self.data)} stores of --data, not {len(self.weights)}",
+        )
+        require(
+            all(0 < weight < math.inf for weight in self.weights),
+            f"--weights must be positive, not {', '.join(f'{weight:g}' for weight in self.weights)}: "
+            "leave out a store that is not to be read",
+        )
         require(not self.init_generator or self.init != "", "--init-generator needs --init, its discriminator")
         shares = sum(phase.token_share for phase in self.phases)
         require(

@@ -299,7 +299,7 @@ def _task(hparams: Hparams) -> str:
 # ---------------------------------------------------------------------------------- checks and sentences
 
 
-def check_store(hparams: Hparams, folder: Path) -> None:
+def check_store(hparams: Hparams, folder: Path | str) -> None:
     """ValueError if the vocabulary's size or casing is given and the store has another."""
     _check_vocabulary(hparams, Store.open(folder, verify=False).vocabulary(), str(folder))
 

@@ -91,7 +91,7 @@ def write_run(
     objective is another than replaced-token detection with shared embeddings,
     moments are given for another optimizer than AdamW, no step is left, or `out` exists and not `overwrite`.
     """
-    config = dataclasses.replace(config, data=store.folder.resolve(), out=out)
+    config = dataclasses.replace(config, data=(str(store.folder.resolve()),), out=out)
     check_objective(config.objective)
     for given, wanted in zip((discriminator, generator), ARCHITECTURES.values(), strict=True):
         if given.architecture != wanted:
