@@ -231,7 +231,7 @@ class Report:
     samples: list[list[str]]  # lines of each
 
 
-def report_run(run: Path, data: Path | None, num_rows: int, device: str, num_samples: int = 0) -> Report:
+def report_run(run: Path, data: Path | str | None, num_rows: int, device: str, num_samples: int = 0) -> Report:
     """Metrics of a run's newest checkpoint, their breakdown, and what it says of the first held-out rows.
 
     Raises ValueError as `evaluate.open_run`, and for samples of a model without discriminator.

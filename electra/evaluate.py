@@ -176,7 +176,7 @@ class OpenedRun:
         return numbers | self.evaluator(self.model, observe)
 
 
-def open_run(run: Path, data: Path | None, num_rows: int, device: str) -> OpenedRun:
+def open_run(run: Path, data: Path | str | None, num_rows: int, device: str) -> OpenedRun:
     """The newest checkpoint of a run and the held-out rows of its store, or of another one.
 
     Raises ValueError if that store has another vocabulary or holds nothing out.
@@ -204,6 +204,6 @@ def open_run(run: Path, data: Path | None, num_rows: int, device: str) -> Opened
     return OpenedRun(store, model.to(chosen), step, evaluator)
 
 
-def evaluate_run(run: Path, data: Path | None, num_rows: int, device: str) -> dict[str, float]:
+def evaluate_run(run: Path, data: Path | str | None, num_rows: int, device: str) -> dict[str, float]:
     """Metrics of the newest checkpoint of a run on held-out rows. ValueError as `open_run`."""
     return open_run(run, data, num_rows, device).evaluate()
