@@ -27,16 +27,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from electra import encoding
 from electra.config import BuildConfig
-from electra.config.location import is_url
-from electra.copies import cache_place, prepare_sending, send_folder
 from electra.corpus import Reading, Tally, find_files, warn_of_faults
-from electra.files import atomic_folder, read_json, refuse_existing, write_json
+from electra.destination import check_out, local_out, send
+from electra.files import atomic_folder, read_json, write_json
 from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
 from electra.portions import Piece, Portion, plan
 from electra.ray_engine import map_on_ray
 from electra.storage import File, RemoteFile, size_of
-from electra.store import STORE_JSON, ShardWriter, Store, finish_store, shard_name, store_receipts
+from electra.store import ShardWriter, Store, finish_store, shard_name
 from electra.tokenizer import Vocabulary, load_tokenizer
 
 PLAN, RECEIPT = "plan.json", "portion.json"
@@ -112,16 +111,17 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     no store yet, and the summary has nothing else. `progress` is called with the bytes of the corpus done so far and
     in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an
     `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and `load_tokenizer` raise;
-    whatever is raised, nothing is left behind but finished portions. If `config.corpus` names TFRecords, they are
-    imported: see `record_store.import_records`.
+    whatever is raised, nothing is left behind but finished portions. If `config.out` is a URL, the store is made in the
+    cache and sent (destination.py), which raises `storage.StorageError`, as reading from a URL does. If `config.corpus`
+    names TFRecords, they are imported: see `record_store.import_records`.
     """
     records = find_records(config.corpus)
     if records and (config.append or config.merge or config.shard):
         raise ValueError(f"{records[0]} is a TFRecord, but --append, --merge and --shard are for text")
     if records:
-        _check_out(config)
+        check_out(config)
         imported = import_records(records, dataclasses.replace(config, out=local_out(config)), progress)
-        _send(config)
+        send(config)
         return imported
     started = time.perf_counter()
     job = _plan_job(config)
@@ -143,7 +143,7 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
             stacklevel=2,
         )
     if not config.shard:
-        _send(config)
+        send(config)
         shutil.rmtree(job.folder, ignore_errors=True)
     return summary | {
         "build": {
@@ -176,37 +176,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# --------------------------------------------------------------------------------------------------- storage
-
-
-def local_out(config: BuildConfig) -> Path:
-    """Where the store is put together: --out itself, or where that is a URL, a place in the cache."""
-    return cache_place("builds", config.out) / "store" if is_url(config.out) else Path(config.out)
-
-
-def _check_out(config: BuildConfig) -> None:
-    """ValueError if something is there; to a URL, the first word that a store is coming."""
-    if is_url(config.out):
-        prepare_sending(config.out, STORE_JSON, config.overwrite)
-        shutil.rmtree(local_out(config), ignore_errors=True)  # not sent to its end; its portions are there still
-    else:
-        refuse_existing(local_out(config), config.overwrite)
-
-
-def _send(config: BuildConfig) -> None:
-    """Send the finished store if --out is a URL."""
-    if not is_url(config.out):
-        return
-    folder = local_out(config)
-    try:
-        content = (folder / STORE_JSON).read_bytes()
-        send_folder(folder, config.out, STORE_JSON, store_receipts(content, str(folder)))
-    except BaseException:
-        warnings.warn(f"the store is made and waits in {folder}: the same command sends what is missing", stacklevel=3)
-        raise
-    shutil.rmtree(folder.parent)
-
-
 # ------------------------------------------------------------------------------------------------- planning
 
 
@@ -219,7 +188,7 @@ def _plan_job(config: BuildConfig) -> Job:
         grown = _store_to_grow(local_out(config), vocabulary)
         files = _new_files(files, grown)
     else:
-        _check_out(config)
+        check_out(config)
     encoding.sentence_splitter(reading.sentences)  # complains of a missing library at once
     job = Job(config, vocabulary, reading, files, plan(files, reading), grown)
     known = {

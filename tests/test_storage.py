@@ -266,6 +266,15 @@ def test_who_is_to_blame(server, remote, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def test_a_plan_is_not_made_without_the_server(server, remote, small):
+    files = find_files(remote.corpus)
+    assert len(portions.plan(files, Reading())) > 3
+    server.stop()
+    large = dataclasses.replace(files[0], size=5000)
+    with pytest.raises(StorageError, match="does not answer"):  # another plan would not fit what is finished
+        portions.plan([large], Reading())
+
+
 def test_missing_libraries(config, monkeypatch):
     with monkeypatch.context() as context:
         context.setitem(sys.modules, "fsspec", None)
