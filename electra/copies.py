@@ -200,13 +200,15 @@ def read_all(url: str) -> bytes:
 def prepare_sending(url: str, manifest: str, overwrite: bool) -> None:
     """Say at the beginning of the work that its result will come, which shows that one may write there.
 
-    Raises ValueError if there is something else than what an interrupted command left, unless `overwrite`.
+    Raises ValueError if there is something else than what an interrupted command left, unless `overwrite`; and even so
+    if it is not such a folder, for `send_folder` leaves nothing else there, and it may be a whole bucket.
     """
     with speaking_to(url):
         system, root = connect(url)
         names = _sizes(system, root)
-        is_free = not names or (f"{manifest}{_PART}" in names and manifest not in names)
-        if not is_free and not overwrite:
+        if names and manifest not in names and f"{manifest}{_PART}" not in names:
+            raise ValueError(f"{url} holds other files and no {manifest}: choose another --out")
+        if manifest in names and not overwrite:
             raise ValueError(f"{url} exists already: choose another --out, or pass --overwrite to replace it")
         if f"{manifest}{_PART}" not in names:
             system.pipe_file(f"{root}/{manifest}{_PART}", b"being made\n")

@@ -416,7 +416,9 @@ def store_receipts(content: bytes, path: str) -> Receipts:
         files = dict(summary["files"])
         for shard in summary["shards"]:
             files |= {f"{shard['name']}/{name}": receipt for name, receipt in shard["files"].items()}
-        return files
+        if outside := [name for name in files if name.startswith("/") or ".." in name.split("/")]:
+            raise ValueError(f"{path} names {outside[0]}, which is not in the store: somebody has tampered with it")
+        return {name: {"bytes": int(file["bytes"]), "sha256": file["sha256"]} for name, file in files.items()}
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): send the store there again") from None
 

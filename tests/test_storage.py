@@ -414,8 +414,10 @@ def test_overwriting(bucket, remote, small):
     kept = {path.relative_to(after.folder).as_posix() for path in after.folder.rglob("*") if path.is_file()}
     assert kept == names | {"store.json"}
     bucket.pipe_file("bucket/mine/notes.txt", b"mine")
-    with pytest.raises(ValueError, match="s3://bucket/mine exists already"):
-        build(dataclasses.replace(remote, out="s3://bucket/mine"))
+    for out in ("s3://bucket/mine", "s3://bucket"):
+        with pytest.raises(ValueError, match=f"{out} holds other files and no store.json"):
+            build(dataclasses.replace(remote, out=out, overwrite=True))
+    assert bucket.exists("bucket/mine/notes.txt")
 
 
 # ------------------------------------------------------------------------------------------------------ the cache
@@ -517,6 +519,8 @@ def test_what_is_wrong_there(bucket, store, monkeypatch):
         (b"{", "is damaged"),
         (json.dumps(summary | {"version": 99}).encode(), "has format version 99"),
         (json.dumps({**summary, "shards": 7}).encode(), "is damaged"),
+        (json.dumps({**summary, "files": {"held_out.npy": {}}}).encode(), "is damaged"),
+        (json.dumps({**summary, "files": {"../../x": {}}}).encode(), "names ../../x, which is not in the store"),
         (b"[]", "does not describe a token store"),
     ):
         bucket.pipe_file("bucket/store/store.json", damaged)
