@@ -17,6 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from electra import encoding
 from electra.config import BuildConfig
 from electra.corpus import Reading, Tally, find_files, warn_of_faults
-from electra.files import atomic_folder, read_json, refuse_existing, write_json
+from electra.destination import check_out, local_out, send
+from electra.files import atomic_folder, read_json, write_json
 from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
-from electra.portions import Portion, plan
+from electra.portions import Piece, Portion, plan
 from electra.ray_engine import map_on_ray
+from electra.storage import File, RemoteFile, size_of
 from electra.store import ShardWriter, Store, finish_store, shard_name
 from electra.tokenizer import Vocabulary, load_tokenizer
 
 PLAN, RECEIPT = "plan.json", "portion.json"
 _UNKNOWN_WARNING = 0.01
+_REQUESTS = 16  # at a time, to ask whether remote files have changed
 
 Show = Callable[[int, int], None]
 """Told of the bytes of the corpus done so far, and of all."""
@@ -49,7 +53,7 @@ class Job:
     config: BuildConfig
     vocabulary: Vocabulary
     reading: Reading
-    files: list[Path]
+    files: list[File]
     portions: list[Portion]
     grown: Store | None
     """The store to which the portions are added."""
@@ -57,7 +61,12 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where finished portions wait for the others."""
-        return self.config.out.with_name(f"{self.config.out.name}.building")
+        return self.out.with_name(f"{self.out.name}.building")
+
+    @property
+    def out(self) -> Path:
+        """Where the store is put together."""
+        return local_out(self.config)
 
     @property
     def mine(self) -> list[Portion]:
@@ -102,13 +111,18 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     no store yet, and the summary has nothing else. `progress` is called with the bytes of the corpus done so far and
     in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an
     `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and `load_tokenizer` raise;
-    whatever is raised, nothing is left behind but finished portions. If `config.corpus` names TFRecords, they are
-    imported: see `record_store.import_records`.
+    whatever is raised, nothing is left behind but finished portions. If `config.out` is a URL, the store is made in the
+    cache and sent (destination.py), which raises `storage.StorageError`, as reading from a URL does. If `config.corpus`
+    names TFRecords, they are imported: see `record_store.import_records`.
     """
-    if records := find_records(config.corpus):
-        if config.append or config.merge or config.shard:
-            raise ValueError(f"{records[0]} is a TFRecord, but --append, --merge and --shard are for text")
-        return import_records(records, config, progress)
+    records = find_records(config.corpus)
+    if records and (config.append or config.merge or config.shard):
+        raise ValueError(f"{records[0]} is a TFRecord, but --append, --merge and --shard are for text")
+    if records:
+        check_out(config)
+        imported = import_records(records, dataclasses.replace(config, out=local_out(config)), progress)
+        send(config)
+        return imported
     started = time.perf_counter()
     job = _plan_job(config)
     text_bytes = _make_portions(job, progress)
@@ -128,6 +142,9 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
             "and --lowercase and --strip-accents the vocabulary?",
             stacklevel=2,
         )
+    if not config.shard:
+        send(config)
+        shutil.rmtree(job.folder, ignore_errors=True)
     return summary | {
         "build": {
             "files": len(job.files),
@@ -168,10 +185,10 @@ def _plan_job(config: BuildConfig) -> Job:
     files = find_files(config.corpus)
     grown = None
     if config.append:
-        grown = _store_to_grow(config.out, vocabulary)
+        grown = _store_to_grow(local_out(config), vocabulary)
         files = _new_files(files, grown)
     else:
-        refuse_existing(config.out, config.overwrite)
+        check_out(config)
     encoding.sentence_splitter(reading.sentences)  # complains of a missing library at once
     job = Job(config, vocabulary, reading, files, plan(files, reading), grown)
     known = {
@@ -203,11 +220,11 @@ def _store_to_grow(folder: Path, vocabulary: Vocabulary) -> Store:
     return store
 
 
-def _new_files(files: list[Path], store: Store) -> list[Path]:
+def _new_files(files: list[File], store: Store) -> list[File]:
     """Those of the files that the store does not have."""
     known = {source["path"]: source["bytes"] for source in store.summary["sources"]}
     for file in files:
-        if known.get(str(file), file.stat().st_size) != file.stat().st_size:
+        if known.get(str(file), size_of(file)) != size_of(file):
             raise ValueError(
                 f"{file} has changed since {store.folder} was built: build the store again without --append"
             )
@@ -280,8 +297,10 @@ def _make_portion(job: Job, portion: Portion, progress: Callable[[int], None]) -
             made.text_bytes += part.text_bytes
             made.tally.add(part.tally)
             progress(made.tally.disk_bytes)
-        for piece in portion.pieces:
-            if not piece.is_as_planned():
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            as_planned = list(pool.map(Piece.is_as_planned, portion.pieces))
+        for piece, is_as_planned in zip(portion.pieces, as_planned, strict=True):
+            if not is_as_planned:
                 sentence = f"{piece.path} changed while it was read: let it come to rest, and build the store again"
                 if job.reading.on_error == "fail":
                     raise ValueError(sentence)
@@ -298,12 +317,15 @@ def _make_remotely(config: BuildConfig, vocabulary_json: str, reading: Reading, 
 
 
 def _remote_config(config: BuildConfig) -> BuildConfig:
-    return dataclasses.replace(config, out=config.out.resolve(), processes=1, shard="")
+    return dataclasses.replace(config, out=local_out(config).resolve(), processes=1, shard="")
 
 
 def _absolute(portion: Portion) -> Portion:
-    pieces = tuple(dataclasses.replace(piece, path=piece.path.resolve()) for piece in portion.pieces)
-    return dataclasses.replace(portion, pieces=pieces)
+    pieces = (
+        piece if isinstance(piece.path, RemoteFile) else dataclasses.replace(piece, path=piece.path.resolve())
+        for piece in portion.pieces
+    )
+    return dataclasses.replace(portion, pieces=tuple(pieces))
 
 
 def _receipt(job: Job, portion: Portion) -> Made:
@@ -321,7 +343,7 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
         "lines_skipped": tally.skipped,
         "faults": tally.faults,
     }
-    sources = [{"path": str(file), "bytes": file.stat().st_size} for file in job.files]
+    sources = [{"path": str(file), "bytes": size_of(file)} for file in job.files]
     shards = [(job.folder / shard["name"], shard) for shard in made.shards]
     held_out, seed, already = job.config.held_out, job.config.seed, None
     options, distinct = asdict(job.reading), job.config.distinct
@@ -334,12 +356,12 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
         distinct |= options.get("distinct", False)
         already = job.grown.held_out
     overwrite = job.config.overwrite or job.grown is not None
-    with atomic_folder(job.config.out, overwrite) as folder:
+    with atomic_folder(job.out, overwrite) as folder:
         entries = []
         for number, (source, entry) in enumerate(shards):
             shutil.copytree(source, folder / shard_name(number), copy_function=_link)
             entries.append(entry | {"name": shard_name(number)})
-        summary = finish_store(
+        return finish_store(
             folder,
             job.vocabulary,
             entries,
@@ -351,8 +373,6 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
             already_held_out=already,
             distinct=distinct,
         )
-    shutil.rmtree(job.folder)
-    return summary
 
 
 def _link(source: str, target: str) -> None:

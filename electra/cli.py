@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from tyro.conf import Positional
 
 from electra import __version__
+from electra.config.location import Location
 
 if TYPE_CHECKING:
     from electra.interop.google_config import Hparams
@@ -156,7 +157,7 @@ class EvaluateArguments:
     run: Positional[Path]
     """The run folder."""
     data: str | None = None
-    """A token store; by default what the run was trained on, in the same shares."""
+    """A token store, or the URL of one; by default what the run was trained on, in the same shares."""
     rows: int = 0
     """Held-out rows to read; 0 means as many as the run's own evaluations."""
     samples: int = 0
@@ -314,8 +315,8 @@ def predict(arguments: Arguments) -> int:
 class InspectArguments:
     """What is in a token store, a run folder, a model folder, or TFRecords of pre-training rows."""
 
-    path: Positional[Path]
-    """The folder, or a TFRecord file."""
+    path: Positional[Location]
+    """The folder, the URL of a store, or a TFRecord file."""
     rows: int = 3
     """Rows of a store or of TFRecords to show."""
     seq_len: int = 64

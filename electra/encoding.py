@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import numpy as np
 
 from electra.corpus import Reading, Tally, Unreadable, cut, is_divisible, read_lines, read_range
+from electra.corpus.files import named_format
 from electra.portions import Piece
+from electra.storage import File, RemoteFile, StorageError
 from electra.tokenizer import Vocabulary
 
 BLOCK_BYTES = 1 << 22  # a third of a second of work for a core
@@ -34,12 +35,14 @@ BLOCK_BYTES = 1 << 22  # a third of a second of work for a core
 class Block:
     """A unit of work: some consecutive lines of one file."""
 
-    path: Path
+    path: File
     first: bool
     """Whether it begins its file or part of a file, and so a document."""
     start: int = 0
     stop: int = 0
     """Byte range of a plain text file ..."""
+    whole: bool = False
+    """... or all of a file, of whatever kind ..."""
     lines: list[str] | None = None
     """... or the lines themselves; an empty one ends a document."""
     tally: Tally = field(default_factory=Tally)
@@ -71,6 +74,9 @@ class Encoded:
 def blocks(pieces: Iterable[Piece], reading: Reading) -> Iterator[Block]:
     """The blocks of files and parts of files; each begins a document."""
     for piece in pieces:
+        if _is_for_a_worker(piece.path):
+            yield Block(piece.path, True, whole=True)
+            continue
         tally = Tally()
         try:
             if is_divisible(piece.path):
@@ -78,13 +84,21 @@ def blocks(pieces: Iterable[Piece], reading: Reading) -> Iterator[Block]:
                     yield Block(piece.path, start == piece.start, start, stop)
                 continue
         except (Unreadable, OSError) as error:
-            if reading.on_error == "fail":
+            if reading.on_error == "fail" or isinstance(error, StorageError):
                 raise
             tally.faults.append(str(error))
             yield Block(piece.path, True, lines=[], tally=tally)
             continue
         for number, block in enumerate(_group(read_lines(piece.path, reading, tally))):
             yield Block(piece.path, number == 0, lines=block, tally=tally.take())
+
+
+def _is_for_a_worker(path: File) -> bool:
+    """Whether a worker had better read all of a file: a small remote one, for which this process would wait."""
+    if not isinstance(path, RemoteFile) or path.size > BLOCK_BYTES:
+        return False
+    kind, compression = named_format(path.name)
+    return kind in ("", "text", "wiki", "jsonl", "csv", "tsv") and not compression  # others may hold much more text
 
 
 def _group(lines: Iterator[str]) -> Iterator[list[str]]:
@@ -103,7 +117,9 @@ def _group(lines: Iterator[str]) -> Iterator[list[str]]:
 def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
     """Read and tokenise one block. A function of its arguments and the file alone, wherever it runs."""
     lines: Iterable[str]
-    if block.lines is None:
+    if block.whole:
+        lines = read_lines(block.path, reading, block.tally)
+    elif block.lines is None:
         lines = read_range(block.path, block.start, block.stop, reading, block.tally)
     else:
         lines = block.lines

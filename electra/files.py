@@ -69,6 +69,12 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path} exists already: choose another --out, or pass --overwrite to replace it")
 
 
+def cache_folder() -> Path:
+    """Where copies are kept that can be made again: ELECTRA_CACHE, or electra in the user's cache."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ELECTRA_CACHE") or user / "electra")
+
+
 def write_json(path: Path, value: Any) -> None:
     with atomic_file(path, "w") as file:
         json.dump(value, file, indent=2, ensure_ascii=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from electra.batches import Rows
 from electra.census import census_lines, plot_census, take_census
 from electra.config import PretrainConfig, RowsConfig
+from electra.config.location import is_url
 from electra.files import read_json
 from electra.interop.tfrecord import find_records, read_rows
 from electra.mixture import read_receipts, shares_of
@@ -19,18 +20,22 @@ from electra.toml import read_toml
 
 
 def inspect(
-    path: Path,
+    path: Path | str,
     num_rows: int = 3,
     seq_len: int = 64,
     vocab: Path | None = None,
     verify: bool = False,
     plot: Path | None = None,
 ) -> None:
-    """Print what a folder or a TFRecord file holds; ValueError if it is none of the toolkit's.
+    """Print what a folder or a TFRecord file holds, or a store at a URL; ValueError if it is none of the toolkit's.
 
     `vocab` decodes TFRecords; everything else knows its own vocabulary. Of a store, `verify` compares the checksums and
     `plot` names a picture to draw.
     """
+    if is_url(path):
+        inspect_store(path, num_rows, seq_len, verify, plot)
+        return
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     if (path / "config.toml").exists() and (path / "metrics.jsonl").exists():
@@ -45,7 +50,9 @@ def inspect(
         raise ValueError(f"{path} is neither a token store, nor a run or model folder, nor TFRecords")
 
 
-def inspect_store(path: Path, num_rows: int, seq_len: int, verify: bool = False, plot: Path | None = None) -> None:
+def inspect_store(
+    path: Path | str, num_rows: int, seq_len: int, verify: bool = False, plot: Path | None = None
+) -> None:
     """Counts, sources, and rows as training would read them, segment B in colour or marked, pieces apart.
 
     The rows of a store imported from TFRecords are shown as they were there.
@@ -77,7 +84,7 @@ def inspect_store(path: Path, num_rows: int, seq_len: int, verify: bool = False,
     census = take_census(store)
     print("\n".join(census_lines(census, vocabulary)))
     if plot is not None:
-        plot_census(census, f"{path.name}: {store.num_tokens:,} tokens", plot)
+        plot_census(census, f"{PurePosixPath(path).name}: {store.num_tokens:,} tokens", plot)
         print(f"  picture      {plot}")
     config = RowsConfig(seq_len=seq_len)
     if store.imported_seq_len is not None:

@@ -8,14 +8,13 @@ share the portions, and text that comes later is more portions.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from electra.corpus import Reading, is_divisible, next_document
+from electra.storage import File, RemoteFile, StorageError
 
 PORTION_BYTES = 1 << 30
 
@@ -24,21 +23,22 @@ PORTION_BYTES = 1 << 30
 class Piece:
     """A file, or a byte range of a file of plain text that begins and ends between two documents."""
 
-    path: Path
+    path: File
     start: int
     stop: int
     """For a whole file, its size."""
     file_bytes: int
-    changed: int
-    """When the file was last changed, in nanoseconds."""
+    changed: int | str
+    """When the file was last changed, in nanoseconds; of a remote one, its version."""
 
     def is_as_planned(self) -> bool:
         """Whether the file is still as long and as old as when the plan was made."""
+        if isinstance(self.path, RemoteFile):
+            return self.path.is_unchanged()
         try:
-            state = self.path.stat()
+            return _state(self.path) == (self.file_bytes, self.changed)
         except OSError:
             return False
-        return (state.st_size, state.st_mtime_ns) == (self.file_bytes, self.changed)
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,15 @@ class Portion:
 
     def to_json(self) -> list[list[Any]]:
         """What tells this portion from one of another corpus, also on another machine."""
-        return [[str(piece.path), piece.start, piece.stop, piece.file_bytes] for piece in self.pieces]
+        return [
+            [str(piece.path), piece.start, piece.stop, piece.file_bytes]
+            # The time of a file may differ between machines; the version of a remote one does not.
+            + ([piece.changed] if isinstance(piece.path, RemoteFile) else [])
+            for piece in self.pieces
+        ]
 
 
-def plan(files: Sequence[Path], reading: Reading) -> list[Portion]:
+def plan(files: Sequence[File], reading: Reading) -> list[Portion]:
     """All portions of a corpus in order."""
     portions: list[Portion] = []
     waiting: list[Piece] = []
@@ -80,15 +85,26 @@ def plan(files: Sequence[Path], reading: Reading) -> list[Portion]:
     return portions
 
 
-def _pieces(file: Path, reading: Reading) -> list[Piece]:
+def _pieces(file: File, reading: Reading) -> list[Piece]:
     """The file, cut before documents if it is large, and of plain text with documents inside."""
-    state = file.stat()
-    size, changed = state.st_size, state.st_mtime_ns
+    size, changed = _state(file)
     borders = [0]
-    with contextlib.suppress(OSError):  # a file that cannot be opened is for its reader to report
+    try:
         if size > PORTION_BYTES and reading.documents != "files" and is_divisible(file):
             while size - borders[-1] > PORTION_BYTES:
                 borders.append(next_document(file, borders[-1] + PORTION_BYTES, reading.documents))
+    except StorageError:
+        raise
+    except OSError:
+        pass  # a file that cannot be opened is for its reader to report
     if borders[-1] < size or size == 0:
         borders.append(size)
     return [Piece(file, start, stop, size, changed) for start, stop in itertools.pairwise(borders)]
+
+
+def _state(file: File) -> tuple[int, int | str]:
+    """Size, and what `Piece.changed` says."""
+    if isinstance(file, RemoteFile):
+        return file.size, file.version
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns

@@ -26,6 +26,7 @@ from electra.batches import Rows
 from electra.checkpoint import Checkpoints, TrainState
 from electra.compiled import choose_compile, compile_forward
 from electra.config import PretrainConfig
+from electra.config.location import is_url
 from electra.evaluate import Evaluator, rtd_batch
 from electra.export import export_run
 from electra.log import RunLog, read_metrics
@@ -325,7 +326,7 @@ def _has_begun(config: PretrainConfig) -> bool:
 
 def _prepare_run_folder(config: PretrainConfig, mixture: Mixture) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
-    data = tuple(location if "://" in location else str(Path(location).resolve()) for location in config.data)
+    data = tuple(location if is_url(location) else str(Path(location).resolve()) for location in config.data)
     write_toml(dataclasses.replace(config, data=data), config.out / "config.toml")
     for number, store in enumerate(mixture.stores):
         path = receipt_path(config.out, number)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -29,12 +30,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from electra.config.location import is_url
+from electra.copies import Receipts, fetch_folder
 from electra.draws import keys, mixed
 from electra.files import read_json, sha256, write_json
 from electra.mapping import map_array
 from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
 FORMAT = "electra token store"
+STORE_JSON = "store.json"
 VERSION = 1
 SHARD_TOKENS = 1 << 28
 EMPTY = np.zeros(0, np.int64)
@@ -342,24 +346,27 @@ class Store:
     """What store.json says."""
 
     @staticmethod
-    def open(folder: Path | str, verify: bool = True) -> Store:
-        """Open the store in `folder`; `verify` reads every file once to compare its sha256.
+    def open(location: Path | str, verify: bool = True) -> Store:
+        """Open the store in a folder; `verify` reads every file once to compare its sha256.
 
+        One at a URL is copied into the cache of this machine first, as far as it is not there (see `fetch_folder`).
         Raises ValueError with one sentence if the folder is no store, is of another version, or a file is missing,
         of the wrong size or altered.
         """
-        folder = Path(folder)
-        path = folder / "store.json"
+        if is_url(location):
+            try:
+                folder, verify = fetch_folder(location, STORE_JSON, store_receipts, verify), False
+            except FileNotFoundError as error:
+                if not str(error.filename).endswith(STORE_JSON):
+                    raise
+                raise ValueError(_no_store(location)) from None
+        else:
+            folder = Path(location)
+        path = folder / STORE_JSON
         if not path.is_file():
-            raise ValueError(f"{folder} is not a token store (it has no store.json): make one with `electra build`")
+            raise ValueError(_no_store(folder))
         summary = read_json(path)
-        if not isinstance(summary, dict) or summary.get("format") != FORMAT:
-            raise ValueError(f"{path} does not describe a token store: make one with `electra build`")
-        if summary.get("version") != VERSION:
-            raise ValueError(
-                f"{path} has format version {summary.get('version')!r}, this program reads {VERSION}: "
-                "build the store again with this version of electra"
-            )
+        _check_summary(summary, path)
         try:
             return _open(folder, summary, verify)
         except (KeyError, TypeError) as error:
@@ -386,6 +393,36 @@ class Store:
     def vocabulary(self) -> Vocabulary:
         """Load the vocabulary that the tokens were made with."""
         return load_tokenizer(self.folder / "tokenizer")
+
+
+def _no_store(location: Path | str) -> str:
+    return f"{location} is not a token store (it has no store.json): make one with `electra build`"
+
+
+def _check_summary(summary: Any, path: Path | str) -> None:
+    """ValueError if what store.json says is not of this format and version."""
+    if not isinstance(summary, dict) or summary.get("format") != FORMAT:
+        raise ValueError(f"{path} does not describe a token store: make one with `electra build`")
+    if summary.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has format version {summary.get('version')!r}, this program reads {VERSION}: "
+            "build the store again with this version of electra"
+        )
+
+
+def store_receipts(content: bytes, path: str) -> Receipts:
+    """All files of a store by what its store.json says; ValueError if that is damaged or of another version."""
+    try:
+        summary = json.loads(content)
+        _check_summary(summary, path)
+        files = dict(summary["files"])
+        for shard in summary["shards"]:
+            files |= {f"{shard['name']}/{name}": receipt for name, receipt in shard["files"].items()}
+        if outside := [name for name in files if name.startswith("/") or ".." in name.split("/")]:
+            raise ValueError(f"{path} names {outside[0]}, which is not in the store: somebody has tampered with it")
+        return {name: {"bytes": int(file["bytes"]), "sha256": file["sha256"]} for name, file in files.items()}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): send the store there again") from None
 
 
 def _open(folder: Path, summary: dict[str, Any], verify: bool) -> Store:

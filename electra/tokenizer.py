@@ -30,8 +30,11 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from electra.config import VocabConfig
+from electra.config.location import is_url
+from electra.copies import fetch_vocabulary, new_folder
 from electra.corpus import Reading, Tally, find_files, read_lines, warn_of_faults
-from electra.files import atomic_file, atomic_folder, read_json, write_json
+from electra.files import atomic_file, read_json, write_json
+from electra.storage import File
 from electra.words import WordTable, groups
 
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -194,14 +197,15 @@ def _cut_at_spaces(line: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------- load
 
 
-def load_tokenizer(path: Path, lowercase: bool | None = None, strip_accents: bool | None = None) -> Vocabulary:
-    """Open a vocabulary, model or store folder, a tokenizer.json, or a bare vocab.txt.
+def load_tokenizer(path: Path | str, lowercase: bool | None = None, strip_accents: bool | None = None) -> Vocabulary:
+    """Open a vocabulary, model or store folder, a tokenizer.json, or a bare vocab.txt, on this machine or at a URL.
 
     A vocab.txt does not say how its text was prepared: `lowercase` (default True) and `strip_accents` (default as
     `lowercase`) do, and a UserWarning says so if the entries look different. Beside a tokenizer_config.json that
     file says it. Raises ValueError for a missing or unreadable file, a missing special token, duplicate entries, and
     flags that contradict what a tokenizer.json says.
     """
+    path = fetch_vocabulary(path) if is_url(path) else Path(path)
     if path.is_dir():
         names = ("tokenizer.json", "tokenizer/tokenizer.json", "vocab.txt")
         found = [path / name for name in names if (path / name).is_file()]
@@ -291,7 +295,7 @@ def train_vocabulary(config: VocabConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     files = find_files(config.corpus)
-    with atomic_folder(config.out, config.overwrite) as folder:
+    with new_folder(config.out, config.overwrite) as folder:
         tally = Tally()
         sample, corpus_bytes = _draw_sample(files, config, tally)
         warn_of_faults(tally.faults)
@@ -326,7 +330,7 @@ def train_vocabulary(config: VocabConfig) -> dict[str, Any]:
     }
 
 
-def _draw_sample(files: Sequence[Path], config: VocabConfig, tally: Tally) -> tuple[list[bytes], int]:
+def _draw_sample(files: Sequence[File], config: VocabConfig, tally: Tally) -> tuple[list[bytes], int]:
     """A uniform random sample of documents (or 1 MB pieces of longer ones) in order, and the size of all text.
 
     One pass: every document draws a number, and those with the smallest numbers stay as far as --sample-mb goes.
@@ -344,7 +348,7 @@ def _draw_sample(files: Sequence[Path], config: VocabConfig, tally: Tally) -> tu
     return [document for _, _, document in sorted(kept, key=lambda item: item[1])], all_bytes
 
 
-def _documents(files: Sequence[Path], config: VocabConfig, tally: Tally) -> Iterator[bytes]:
+def _documents(files: Sequence[File], config: VocabConfig, tally: Tally) -> Iterator[bytes]:
     reading = Reading(config.text_field, config.on_error)
     lines: list[bytes] = []
     size = 0

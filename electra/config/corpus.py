@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
 from electra.config.checks import require
+from electra.config.location import Location, is_url
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,11 @@ class VocabConfig:
     """Train a WordPiece vocabulary on text files."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar, WikiExtractor's;
+    """Files, folders or globs, or URLs of them (s3://, gs://, https://):
+    .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar, WikiExtractor's;
     all but parquet and Arrow also as .gz, .zst, .xz or .bz2."""
-    out: Path
-    """Folder to write: tokenizer.json, vocab.txt, tokenizer_config.json."""
+    out: Location
+    """Folder to write, or a URL: tokenizer.json, vocab.txt, tokenizer_config.json."""
     size: int = 30522
     """Number of entries, specials and [unused] slots included."""
     lowercase: bool = True
@@ -61,12 +62,13 @@ class BuildConfig:
     """Turn text files, or TFRecords of pre-training rows, into a token store: documents -> lines -> tokens."""
 
     corpus: Positional[tuple[str, ...]]
-    """Files, folders or globs: .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar, WikiExtractor's;
+    """Files, folders or globs, or URLs of them (s3://, gs://, https://):
+    .txt, .jsonl, .csv, .tsv, .parquet, .arrow, .tar, WikiExtractor's;
     all but parquet and Arrow also as .gz, .zst, .xz or .bz2; or .tfrecord, each row a document."""
-    vocab: Path
-    """A vocabulary folder, a tokenizer.json or a vocab.txt."""
-    out: Path
-    """Folder to write the store to."""
+    vocab: Location
+    """A vocabulary folder, a tokenizer.json or a vocab.txt; or the URL of one."""
+    out: Location
+    """Folder to write the store to; for a URL (s3://, gs://) it is made in the cache and sent."""
     lowercase: bool | None = None
     """Only for a bare vocab.txt, which does not say: whether to lower-case (default: yes)."""
     strip_accents: bool | None = None
@@ -117,6 +119,12 @@ class BuildConfig:
             "--append, --shard and --merge are commands of their own",
         )
         require(not (self.append and self.overwrite), "--append adds to --out, which --overwrite would replace")
+        alone = not (self.append or self.shard or self.merge or self.engine == "ray")
+        require(
+            alone or not is_url(self.out),
+            f"--append, --shard, --merge and --engine ray need a folder for --out, which {self.out} is not: "
+            "build there, and copy the finished store to its place",
+        )
         require(len(self.corpus) > 0, "build: name at least one corpus file or folder")
         require(0 <= self.held_out < 0.5, "--held-out must be at least 0 and below 0.5")
         require(self.processes >= 0, "--processes must not be negative")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from electra import storage
+from electra.config.location import is_url
 from electra.corpus.decompress import COMPRESSIONS, DAMAGES, decompress
 from electra.corpus.text import HEAD_BYTES
+from electra.storage import File, RemoteFile, open_file
 
 KINDS = {
     ".txt": "text",
@@ -33,15 +37,18 @@ class Format(NamedTuple):
     compression: str
 
 
-def find_files(corpus: Sequence[str]) -> list[Path]:
-    """The files that files, folders (searched recursively) and globs stand for.
+def find_files(corpus: Sequence[str]) -> list[File]:
+    """The files that files, folders (searched recursively) and globs stand for, on this machine or at a URL.
 
     Sorted within each argument; a file that is reached twice is kept once. In folders only known endings count, and
     hidden entries and caches of `datasets` do not; a file that is named, or matched by a glob, may have any ending if
     it holds text. Raises ValueError if an argument matches nothing, or a named file is of no known kind and no text.
     """
-    found: dict[Path, Path] = {}
+    found: dict[File, File] = {}
     for argument in corpus:
+        if is_url(argument):
+            found |= {file: file for file in _find_remote(argument)}
+            continue
         path = Path(argument).expanduser()
         # A name that exists is taken literally, even with a [bracket] in it.
         matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
@@ -53,6 +60,22 @@ def find_files(corpus: Sequence[str]) -> list[Path]:
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def _find_remote(url: str) -> list[RemoteFile]:
+    matches = storage.find(url)
+    if not matches:
+        raise ValueError(f"corpus {url!r} matches no file or folder: check the name")
+    files = []
+    for file, inside in matches:
+        if not inside:
+            _check_named(file)
+        elif not named_format(file.name).kind or any(map(_is_passed_over, inside)):
+            continue
+        files.append(file)
+    if not files:
+        raise ValueError(f"corpus {url!r} has no files ending in {_ENDINGS}: name its files instead")
+    return files
 
 
 def _expand(path: Path) -> list[Path]:
@@ -67,7 +90,7 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(".") or (name.startswith("cache-") and name.endswith(".arrow"))
 
 
-def _check_named(path: Path) -> None:
+def _check_named(path: File) -> None:
     named = named_format(path.name)
     if named.kind or file_format(path).kind != "text":
         return
@@ -94,11 +117,12 @@ def named_format(name: str) -> Format:
     return Format("", "") if compression and kind in _WHOLE else Format(kind, compression)
 
 
-def file_format(path: Path) -> Format:
+def file_format(path: File) -> Format:
     """What a file is; where its name leaves that open, its first bytes tell."""
     kind, compression = named_format(path.name)
     if kind in ("", "text", "wiki"):
-        kind = sniff(_head(path, compression), kind)
+        head = _remote_head(path, compression) if isinstance(path, RemoteFile) else _head(path, compression)
+        kind = sniff(head, kind)
     return Format(kind, compression)
 
 
@@ -111,10 +135,14 @@ def sniff(head: bytes, kind: str) -> str:
     return "wiki" if head.startswith(b"<doc id=") else "text"
 
 
-def _head(path: Path, compression: str) -> bytes:
+def _head(path: File, compression: str) -> bytes:
     """The first bytes of the text; none if the file is damaged, which shows when it is read."""
-    with open(path, "rb") as raw:
+    with open_file(path, HEAD_BYTES) as raw:
         try:
             return next(decompress(raw, compression, HEAD_BYTES), b"")
         except DAMAGES:
             return b""
+
+
+_remote_head = functools.lru_cache(_head)
+"""Each is a request, and `readers.read_range` wants to know for every block of a file."""

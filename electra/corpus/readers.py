@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from electra.corpus import decompress
@@ -24,6 +23,7 @@ from electra.corpus.text import (
     place_to_cut,
     text_lines,
 )
+from electra.storage import File, StorageError, open_file
 
 _BORDERS = {
     "blank-lines": re.compile(rb"\n[ \t\r]*\n"),
@@ -31,9 +31,10 @@ _BORDERS = {
     "wiki": re.compile(rb"\n</doc>[ \t\r]*\n"),
 }
 _LONGEST_BORDER = 64
+_CUT_BYTES = 1 << 18  # of a remote file, read to find the end of a line
 
 
-def read_lines(path: Path, reading: Reading | None = None, tally: Tally | None = None) -> Iterator[str]:
+def read_lines(path: File, reading: Reading | None = None, tally: Tally | None = None) -> Iterator[str]:
     """Stream the stripped lines of a file; an empty string ends a document (several in a row end nothing more).
 
     With `on_error` fail it raises ValueError for bytes that are not UTF-8 (with their offset in the decompressed text),
@@ -44,13 +45,13 @@ def read_lines(path: Path, reading: Reading | None = None, tally: Tally | None =
     try:
         yield from _read_lines(path, reading, tally)
     except (Unreadable, OSError) as error:
-        if reading.on_error == "fail":
+        if reading.on_error == "fail" or isinstance(error, StorageError):
             raise
         tally.faults.append(str(error))
         yield ""
 
 
-def _read_lines(path: Path, reading: Reading, tally: Tally) -> Iterator[str]:
+def _read_lines(path: File, reading: Reading, tally: Tally) -> Iterator[str]:
     kind = named_format(path.name).kind
     if kind == "parquet":
         yield from parquet_lines(path, reading, tally)
@@ -64,9 +65,9 @@ def _read_lines(path: Path, reading: Reading, tally: Tally) -> Iterator[str]:
             raise Unreadable(f"{path} is damaged or cut short ({brief}): fetch or make it again") from None
 
 
-def _blocks(path: Path, tally: Tally) -> Iterator[bytes]:
+def _blocks(path: File, tally: Tally) -> Iterator[bytes]:
     """The decompressed bytes of a file."""
-    with open(path, "rb") as raw:
+    with open_file(path) as raw:
         taken = 0
         for block in decompress.decompress(raw, named_format(path.name).compression, decompress.READ_BYTES):
             tally.disk_bytes += raw.tell() - taken
@@ -74,18 +75,18 @@ def _blocks(path: Path, tally: Tally) -> Iterator[bytes]:
             yield block
 
 
-def is_divisible(path: Path) -> bool:
+def is_divisible(path: File) -> bool:
     """Whether `cut` and `read_range` work on the file: plain text that is not compressed."""
     return file_format(path) in (("text", ""), ("wiki", ""))
 
 
-def cut(path: Path, size: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+def cut(path: File, size: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
     """Cut plain text into byte ranges of about `size`, each of which ends with a line unless that is very long.
 
     `start` and `end` are places between two lines; without them it is the whole file. Raises Unreadable for a file that
     is no text.
     """
-    with open(path, "rb") as file:
+    with open_file(path, _CUT_BYTES) as file:
         check_head(str(path), file.read(HEAD_BYTES))
         end = file.seek(0, 2) if end is None else end
         while start < end:
@@ -95,13 +96,13 @@ def cut(path: Path, size: int, start: int = 0, end: int | None = None) -> Iterat
             start = stop
 
 
-def next_document(path: Path, position: int, documents: Documents) -> int:
+def next_document(path: File, position: int, documents: Documents) -> int:
     """Where the first document begins that begins after `position` of a file of plain text; its size if none does.
 
     Not one after an empty line of other characters than spaces, tabs and returns, which ends a document too.
     """
     border = _BORDERS["wiki" if file_format(path).kind == "wiki" else documents]
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(position)
         window = b""
         while block := file.read(decompress.READ_BYTES):
@@ -124,13 +125,13 @@ def _end_of_line(file: IO[bytes]) -> int:
 
 
 def read_range(
-    path: Path, start: int, stop: int, reading: Reading | None = None, tally: Tally | None = None
+    path: File, start: int, stop: int, reading: Reading | None = None, tally: Tally | None = None
 ) -> Iterator[str]:
     """The stripped lines of a byte range that `cut` made; a document may go on into the next range."""
     reading, tally = reading or Reading(), tally or Tally()
 
     def blocks() -> Iterator[bytes]:
-        with open(path, "rb") as file:
+        with open_file(path, min(stop - start, LONG_LINE), stop) as file:
             file.seek(start)
             while block := file.read(min(decompress.READ_BYTES, stop - file.tell())):
                 tally.disk_bytes += len(block)
@@ -140,6 +141,6 @@ def read_range(
         lines = text_lines(str(path), blocks(), start, reading, tally)
         yield from ends_of_documents(lines, file_format(path).kind, reading.documents)
     except (Unreadable, OSError) as error:
-        if reading.on_error == "fail":
+        if reading.on_error == "fail" or isinstance(error, StorageError):
             raise
         tally.faults.append(str(error))

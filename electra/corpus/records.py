@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from electra.corpus.text import LONG_LINE, Reading, Tally, Unreadable, check_head, decode, whole_lines
+from electra.storage import File, RemoteError, RemoteFile, open_file, size_of
 
 csv.field_size_limit(LONG_LINE)
+_PARQUET_BYTES = 1 << 16  # Arrow asks for whole columns, which go past the buffer
 
 
 def json_lines(place: str, blocks: Iterator[bytes], reading: Reading, tally: Tally) -> Iterator[str]:
@@ -101,30 +102,34 @@ def table_lines(place: str, blocks: Iterator[bytes], delimiter: str, reading: Re
         raise Unreadable(f"{place}: line {rows.line_num} is no row of a table ({error}): mend its quotes") from None
 
 
-def parquet_lines(path: Path, reading: Reading, tally: Tally) -> Iterator[str]:
+def parquet_lines(path: File, reading: Reading, tally: Tally) -> Iterator[str]:
     """The lines of all rows of a parquet file."""
     arrow = _arrow(path)
     import pyarrow.parquet as parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        source = open_file(path, _PARQUET_BYTES) if isinstance(path, RemoteFile) else path
+        with parquet.ParquetFile(source) as file:
             _check_column(path, file.schema_arrow, reading.text_field)
 
             def batches() -> Iterator[Any]:
                 for group in range(file.num_row_groups):
                     yield from file.iter_batches(batch_size=256, row_groups=[group], columns=[reading.text_field])
-                    tally.disk_bytes += path.stat().st_size // file.num_row_groups
+                    tally.disk_bytes += size_of(path) // file.num_row_groups
 
             yield from _column_lines(path, batches(), reading, tally)
+    except RemoteError:
+        raise
     except (arrow.ArrowException, OSError) as error:
         raise Unreadable(f"{path} is damaged or no parquet file ({_brief(error)}): make it again") from None
 
 
-def arrow_lines(path: Path, reading: Reading, tally: Tally) -> Iterator[str]:
+def arrow_lines(path: File, reading: Reading, tally: Tally) -> Iterator[str]:
     """The lines of all rows of an Arrow stream, or an Arrow file."""
     arrow = _arrow(path)
     try:
-        with arrow.OSFile(str(path)) as file:
+        remote = isinstance(path, RemoteFile)
+        with arrow.PythonFile(open_file(path), "r") if remote else arrow.OSFile(str(path)) as file:
             is_file = file.read(6) == b"ARROW1"
             file.seek(0)
             reader = arrow.ipc.open_file(file) if is_file else arrow.ipc.open_stream(file)
@@ -136,14 +141,16 @@ def arrow_lines(path: Path, reading: Reading, tally: Tally) -> Iterator[str]:
                     yield batch.select([reading.text_field])
                     tally.disk_bytes += max(0, file.tell() - taken)
                     taken = max(taken, file.tell())
-                tally.disk_bytes += path.stat().st_size - taken
+                tally.disk_bytes += size_of(path) - taken
 
             yield from _column_lines(path, batches(), reading, tally)
+    except RemoteError:
+        raise
     except (arrow.ArrowException, OSError) as error:
         raise Unreadable(f"{path} is damaged or no Arrow file ({_brief(error)}): make it again") from None
 
 
-def _arrow(path: Path) -> Any:
+def _arrow(path: File) -> Any:
     try:
         import pyarrow
     except ImportError:
@@ -151,7 +158,7 @@ def _arrow(path: Path) -> Any:
     return pyarrow
 
 
-def _check_column(path: Path, schema: Any, name: str) -> None:
+def _check_column(path: File, schema: Any, name: str) -> None:
     from pyarrow import types
 
     if name not in schema.names:
@@ -161,7 +168,7 @@ def _check_column(path: Path, schema: Any, name: str) -> None:
         raise Unreadable(f"{path}: column {name!r} is not text but {kind}: choose another --text-field")
 
 
-def _column_lines(path: Path, batches: Iterator[Any], reading: Reading, tally: Tally) -> Iterator[str]:
+def _column_lines(path: File, batches: Iterator[Any], reading: Reading, tally: Tally) -> Iterator[str]:
     """The lines of record batches of one column."""
     from pyarrow import large_binary
 

@@ -48,7 +48,7 @@ def import_records(
     length and for files without rows.
     """
     started = time.perf_counter()
-    with atomic_folder(config.out, config.overwrite) as folder:
+    with atomic_folder(Path(config.out), config.overwrite) as folder:
         vocabulary = load_tokenizer(config.vocab, config.lowercase, config.strip_accents)
         sizes = [file.stat().st_size for file in files]
         sources = [{"path": str(file), "bytes": size} for file, size in zip(files, sizes, strict=True)]

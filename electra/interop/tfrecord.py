@@ -35,6 +35,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from electra.config.location import is_url
+
 _NAME = re.compile(r"\.tfrecords?(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE)
 _NAMES = {  # of each array: Google's and NVIDIA's, then AWS's
     "input_ids": ("input_ids",),
@@ -68,6 +70,10 @@ def find_records(names: Sequence[str]) -> list[Path]:
     found: dict[Path, Path] = {}
     others: list[Path] = []
     for name in names:
+        if is_url(name):
+            if _NAME.search(name):
+                raise ValueError(f"{name}: TFRecords are read from a disk: copy them to this machine first")
+            continue
         path = Path(name).expanduser()
         matches = [path] if path.exists() else list(map(Path, glob.glob(str(path), recursive=True)))
         if not matches and _NAME.search(name):

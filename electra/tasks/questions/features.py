@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from electra.files import atomic_file
+from electra.files import atomic_file, cache_folder
 from electra.tasks.features import padded_length
 from electra.tasks.questions.files import Question
 from electra.tasks.questions.text import Span, final_text, join_words, pieces_text
@@ -179,7 +179,7 @@ def cached_features(
     that it follows from, and one that is damaged is made anew. Where no file can be written, a UserWarning says so.
     """
     key = _key(questions, vocabulary, options)
-    path = (cache or _user_cache()) / f"questions-{key[:32]}.npz"
+    path = (cache or cache_folder()) / f"questions-{key[:32]}.npz"
     arrays = _load(path, key)
     if arrays is not None:
         special = vocabulary.special
@@ -313,10 +313,6 @@ def _cores() -> int:
 
 
 # ------------------------------------------------------------------------------------------------------ cache
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "electra"
 
 
 def _key(questions: Sequence[Question], vocabulary: Vocabulary, options: WindowOptions) -> str:
