@@ -8,10 +8,11 @@ import numpy as np
 
 from electra.batches import Rows
 from electra.census import census_lines, plot_census, take_census
+from electra.cleaning import report_lines
 from electra.config import RowsConfig
 from electra.files import read_json
 from electra.interop.tfrecord import find_records, read_rows
-from electra.store import Store
+from electra.store import REPORT, Store
 from electra.terminal import terminal
 from electra.tokenizer import load_tokenizer
 
@@ -72,6 +73,9 @@ def inspect_store(path: Path, num_rows: int, seq_len: int, verify: bool = False,
             print(f"  {name.replace('_', ' '):12} {left_out[name]:,}")
     for fault in left_out.get("faults", [])[:10]:
         print(f"  left out     {fault}")
+    if REPORT in store.summary["files"]:
+        for line in report_lines(read_json(path / REPORT), samples=3):
+            print(f"  {line}")
     census = take_census(store)
     print("\n".join(census_lines(census, vocabulary)))
     if plot is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
 from electra.config.checks import require
+from electra.config.cleaning import CleaningConfig
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class BuildConfig:
     needs the extra `sentences`."""
     distinct: bool = False
     """Of documents that are the same token for token, read only the first."""
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     seed: int = 0
     """Chooses the held-out documents."""
     append: bool = False
