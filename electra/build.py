@@ -104,11 +104,11 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     summary["build"]: files, portions, text_mb, seconds, mb_per_second, processes, unknown_share, lines_replaced,
     lines_skipped, files_not_read_whole; a warning and `left_out` in store.json say why; for a cleaned corpus also
     cleaning, what cleaning.json says (of the portions made). With `config.shard` there is no store yet, and the summary
-    has nothing else. `progress` is called with the bytes of the corpus done so far and
-    in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an
-    `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and `load_tokenizer` raise;
-    whatever is raised, nothing is left behind but finished portions. If `config.corpus` names TFRecords, they are
-    imported: see `record_store.import_records`.
+    has nothing else. `progress` is called with the bytes of the corpus done so far and in all. Warns (UserWarning) when
+    more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an `out` that exists, files that
+    change meanwhile, and all that `find_files`, `read_lines`, `load_tokenizer` and `cleaning.settings` raise; whatever
+    is raised, nothing is left behind but finished portions. If `config.corpus` names TFRecords, they are imported: see
+    `record_store.import_records`.
     """
     if records := find_records(config.corpus):
         if config.append or config.merge or config.shard or config.cleaning.is_on:

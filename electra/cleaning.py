@@ -33,6 +33,7 @@ REASONS = ("", "too few characters", "too few words", "too many symbols", "other
 
 _WHITE, _SYMBOL = 1, 2
 _WINDOW = 130  # characters of each of three places by which the language of a document is told
+_CERTAIN = 0.99  # from where on other languages are not looked at, which takes longer than telling the first
 
 # What ends a line or a page for some programs. BERT's tokenizers remove most of these, which would join two words.
 _BREAKS = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
@@ -291,18 +292,21 @@ def _count(text: str, begins: np.ndarray, stops: np.ndarray) -> np.ndarray:
     kinds = _kinds()[codes]
     is_white = kinds == _WHITE
     begins_word = ~is_white & np.concatenate([[True], is_white[:-1]])
-    sums = []
-    for flags in (~is_white, begins_word, kinds == _SYMBOL):
-        upto = np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
-        sums.append(upto[stops] - upto[begins])
-    return np.array([*sums, sums[0]], np.float64)
+    # Places and a search among them take a third of the time of running sums.
+    white, words, symbols = (
+        np.subtract(*np.searchsorted(np.flatnonzero(flags), [stops, begins]))
+        for flags in (is_white, begins_word, kinds == _SYMBOL)
+    )
+    characters = stops - begins - white
+    return np.array([characters, words, symbols, characters], np.float64)
 
 
 @functools.cache
 def _kinds() -> np.ndarray:
     """The kind of each character of Unicode, uint8: _WHITE, _SYMBOL or 0 for letters, accents and digits."""
     kinds = np.full(sys.maxunicode + 1, _SYMBOL, np.uint8)
-    for code in range(sys.maxunicode + 1):
+    # The planes between and after these hold no characters yet, or private ones; all of them would take a second.
+    for code in (*range(0x40000), *range(0xE0000, 0xF0000)):
         character = chr(code)
         if character.isspace():
             kinds[code] = _WHITE
@@ -325,5 +329,8 @@ def _probability(text: str, languages: tuple[str, ...]) -> float:
     if len(text) > 3 * _WINDOW:
         middle = (len(text) - _WINDOW) // 2
         text = " ".join([text[:_WINDOW], text[middle : middle + _WINDOW], text[-_WINDOW:]])
-    ranked = _identifier().rank(text.replace("\n", " "))
-    return min(1.0, sum(probability for language, probability in ranked if language in languages))
+    text = text.replace("\n", " ")
+    first, probability = _identifier().classify(text)
+    if probability > _CERTAIN:
+        return probability if first in languages else 0.0
+    return min(1.0, sum(probability for language, probability in _identifier().rank(text) if language in languages))

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import Document, read_documents
+from stores import Document, random_documents, read_documents, tiny_vocabulary
 
 from electra import encoding, portions
 from electra.build import build
 from electra.cleaning import REASONS, Origin, Report, clean, fault, mend_line, report_lines
 from electra.cli import main
 from electra.config import BuildConfig, CleaningConfig
-from electra.store import Store
+from electra.store import ShardWriter, Store
 from electra.tokenizer import load_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh.#", *(f"##{letter}" for letter in "abcdefgh")]
@@ -92,6 +92,7 @@ def naive_reason(lines: list[str], config: CleaningConfig) -> str:
 LINES = st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=12).map(str.strip))
 
 
+@settings(deadline=None)  # the first call makes a table
 @given(LINES, st.integers(0, 9), st.integers(0, 4), st.sampled_from([0.1, 0.5, 1.0]), st.booleans())
 def test_documents_are_judged_as_by_plain_loops(
     lines: list[str], min_characters: int, min_words: int, max_symbols: float, first: bool
@@ -212,6 +213,31 @@ def test_a_document_of_many_blocks_is_taken_back(config: BuildConfig, monkeypatc
         "2.txt, about byte 481",
     ]
     assert {sample["text"][:20] for sample in report["samples"]} == {"ab ## ## ## ## ab ##"}
+
+
+def test_what_is_taken_back_leaves_no_trace(tmp_path: Path) -> None:
+    """Shards are those of a writer that never saw the dropped documents, wherever parts and shards end."""
+    vocabulary = tiny_vocabulary(tmp_path / "vocab")
+    for seed in range(30):
+        documents = random_documents(40, seed)
+        shards = []
+        for name in ("all", "kept"):
+            choices = random.Random(seed)
+            writer = ShardWriter(tmp_path / f"{name}-{seed}", vocabulary, shard_tokens=choices.choice([1, 300, 3000]))
+            for document in documents:
+                is_dropped, cut = choices.random() < 0.4, choices.randrange(len(document) + 1)
+                if is_dropped and name == "kept":
+                    continue
+                rows = np.array([[sum(map(sum, document)) % 1000 + band for band in range(10)]], np.uint32)
+                for number, part in enumerate((document[:cut], document[cut:])):
+                    if part:
+                        lengths = np.array([len(line) for line in part])
+                        tokens = np.array([token for line in part for token in line])
+                        writer.add(tokens, lengths, np.array([len(part)]), number == 1 and cut > 0, rows)
+                if is_dropped:
+                    writer.drop_last()
+            shards.append(writer.finish())
+        assert shards[0] == shards[1] and len(shards[0]) > 0
 
 
 def checksums(folder: Path) -> list:
