@@ -3,9 +3,9 @@
     python benchmarks/cleaning.py enwiki.txt reviews_ko.txt --vocab vocab_en vocab_ko --documents blank-lines lines \
         [--megabytes 12] [--repeats 2] --out benchmarks/results/cleaning.json
 
-Every measurement is a fresh process that builds a store of a few words first, with the same settings (that is the start:
-imports and the loading of models included), and then of the text; the settings take turns. Times are seconds of CPU,
-which other programs on the machine disturb least; of several runs the shortest counts.
+Every measurement is a fresh process that builds a store of a few words first, with the same settings (that is the
+start: imports and the loading of models included), and then of the text; the settings take turns. Times are seconds of
+CPU, which other programs on the machine disturb least; of several runs the shortest counts.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _RECALL = 0.99  # at the threshold
 _SEED = 0x5E1EC7A
 _FACTORS = keys(_SHINGLE, _SEED) | np.uint64(1)
 _NOTHING = (1 << 32) - 1  # where a document is shorter than a shingle
-_SORTED_DOCUMENTS = 1 << 27  # at once: a gigabyte
+_SORTED_DOCUMENTS = 1 << 26  # at once
 _ORIGINALS = 16  # documents with the same band that each is compared with
 _READ_TOKENS = 1 << 20
 _SAMPLES = 5
@@ -161,8 +161,9 @@ class Texts:
 def find(shards: Sequence[BandedShard], threshold: float, excluded: np.ndarray) -> np.ndarray:
     """(M, 2) int64: each document that is alike to an earlier one to `threshold`, and that one, sorted.
 
-    Those of `excluded` (their global numbers) are left out of it. Memory: 8 bytes a document, a gigabyte at most, and
-    what a document takes. What comes later changes nothing of what is found among the documents before it.
+    Those of `excluded` (their global numbers) are left out of it. Memory: 16 bytes a document, a gigabyte at most, one
+    more for each of all documents, and what a document takes. What comes later changes nothing of what is found among
+    the documents before it.
     """
     texts = Texts(shards)
     total = int(texts.firsts[-1])

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import random
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from stores import Document, random_documents, read_documents, tiny_vocabulary
 
 from electra import encoding, portions
 from electra.build import build
-from electra.cleaning import REASONS, Origin, Report, clean, fault, mend_line, report_lines
+from electra.cleaning import REASONS, Origin, Report, _identifier, clean, fault, mend_line, report_lines
 from electra.cli import main
 from electra.config import BuildConfig, CleaningConfig
 from electra.store import ShardWriter, Store
@@ -299,6 +300,24 @@ def test_mistakes_are_told(config: BuildConfig, capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit, match="2"):
             main(["build", str(folder), "--vocab", str(config.vocab), "--out", str(config.out), *flags])
         assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("library", "flag", "cleaning"),
+    [
+        ("rensa", "--near-duplicates", CleaningConfig(near_duplicates=0.8)),
+        ("py3langid.langid", "--languages", CleaningConfig(languages=("en",))),
+    ],
+)
+def test_a_missing_library_is_named(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch, library: str, flag: str, cleaning: CleaningConfig
+) -> None:
+    (Path(config.corpus[0]) / "a.txt").write_text("abc\n")
+    monkeypatch.setitem(sys.modules, library, None)
+    _identifier.cache_clear()
+    with pytest.raises(ValueError, match=rf"{flag} needs \w+: pip install 'electra-toolkit\[cleaning\]'"):
+        build(dataclasses.replace(config, cleaning=cleaning))
+    assert not config.out.with_name("store.building").exists()
 
 
 def test_what_was_done_is_printed(config: BuildConfig, capsys: pytest.CaptureFixture[str]) -> None:
