@@ -23,8 +23,8 @@ class CleaningConfig:
     min_words: int = 0
     """Leave out documents with fewer words between spaces (Chinese and Japanese have none: --min-characters)."""
     max_symbols: float = 1.0
-    """Leave out documents with a larger share of characters that are no letters, digits or accents; English prose has
-    3 to 5 %, source code 15 to 30 %."""
+    """Leave out documents with a larger share of characters that are no letters, digits or accents, of all but white
+    space; tables and source code have several times as many as prose."""
     languages: tuple[str, ...] = ()
     """Leave out documents in other languages than these (en, ko, ... as py3langid names them)."""
     language_confidence: float = 0.5
