@@ -37,7 +37,7 @@ _CODES = 1 << 18  # characters looked up at once, each of which takes 12 bytes f
 _CERTAIN = 0.99  # from where on other languages are not looked at, which takes longer than telling the first
 
 # What ends a line or a page for some programs. BERT's tokenizers remove most of these, which would join two words.
-_BREAKS = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
+_BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 # Control characters, and of the format characters those that nobody sees: soft hyphen, marks of direction, invisible
 # operators, byte order marks, interlinear marks, tags. Those that are seen (Arabic number signs) or shape what is
 # seen stay.
