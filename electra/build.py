@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from electra import encoding
+from electra.cleaning import Report, from_settings, settings
 from electra.config import BuildConfig
 from electra.corpus import Reading, Tally, find_files, warn_of_faults
 from electra.destination import check_out, local_out, send
@@ -34,8 +35,9 @@ from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
 from electra.portions import Piece, Portion, plan
 from electra.ray_engine import map_on_ray
+from electra.stitching import Stitcher
 from electra.storage import File, RemoteFile, size_of
-from electra.store import ShardWriter, Store, finish_store, shard_name
+from electra.store import REPORT, ShardWriter, Store, finish_store, shard_name
 from electra.tokenizer import Vocabulary, load_tokenizer
 
 PLAN, RECEIPT = "plan.json", "portion.json"
@@ -94,6 +96,7 @@ class Made:
     """Tokens that are [UNK]."""
     text_bytes: int = 0
     tally: Tally = field(default_factory=Tally)
+    report: Report = field(default_factory=Report)
 
     def add(self, other: Made) -> None:
         self.shards += other.shards
@@ -101,23 +104,25 @@ class Made:
         self.unknown += other.unknown
         self.text_bytes += other.text_bytes
         self.tally.add(other.tally)
+        self.report.add(other.report)
 
 
 def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     """Write the token store `config.out` and return store.json's content plus the key "build".
 
     summary["build"]: files, portions, text_mb, seconds, mb_per_second, processes, unknown_share, lines_replaced,
-    lines_skipped, files_not_read_whole; a warning and `left_out` in store.json say why. With `config.shard` there is
-    no store yet, and the summary has nothing else. `progress` is called with the bytes of the corpus done so far and
-    in all. Warns (UserWarning) when more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an
-    `out` that exists, files that change meanwhile, and all that `find_files`, `read_lines` and `load_tokenizer` raise;
-    whatever is raised, nothing is left behind but finished portions. If `config.out` is a URL, the store is made in the
-    cache and sent (destination.py), which raises `storage.StorageError`, as reading from a URL does. If `config.corpus`
+    lines_skipped, files_not_read_whole; a warning and `left_out` in store.json say why; for a cleaned corpus also
+    cleaning, what cleaning.json says (of the portions made). With `config.shard` there is no store yet, and the summary
+    has nothing else. `progress` is called with the bytes of the corpus done so far and in all. Warns (UserWarning) when
+    more than 1 % of the tokens are [UNK]. Raises ValueError for an empty corpus, an `out` that exists, files that
+    change meanwhile, and all that `find_files`, `read_lines`, `load_tokenizer` and `cleaning.settings` raise; whatever
+    is raised, nothing is left behind but finished portions. If `config.out` is a URL, the store is made in the cache
+    and sent (destination.py), which raises `storage.StorageError`, as reading from a URL does. If `config.corpus`
     names TFRecords, they are imported: see `record_store.import_records`.
     """
     records = find_records(config.corpus)
-    if records and (config.append or config.merge or config.shard):
-        raise ValueError(f"{records[0]} is a TFRecord, but --append, --merge and --shard are for text")
+    if records and (config.append or config.merge or config.shard or config.cleaning.is_on):
+        raise ValueError(f"{records[0]} is a TFRecord, but --append, --merge, --shard and cleaning are for text")
     if records:
         check_out(config)
         imported = import_records(records, dataclasses.replace(config, out=local_out(config)), progress)
@@ -131,8 +136,14 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
         made.add(_receipt(job, portion))
     if made.tokens == 0 and not config.shard:
         shutil.rmtree(job.folder)
+        if made.report.dropped:
+            counts = ", ".join(f"{dropped.documents:,} for {why}" for why, dropped in made.report.dropped.items())
+            raise ValueError(f"cleaning left nothing of the corpus ({counts}): ask less of the documents")
         raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
-    summary = {} if config.shard else _put_together(job, made)
+    summary: dict[str, Any] = {} if config.shard else _put_together(job, made)
+    cleaned = {}
+    if job.config.cleaning.is_on:
+        cleaned["cleaning"] = made.report.to_json() if config.shard else read_json(job.out / REPORT)
     seconds = time.perf_counter() - started
     warn_of_faults(made.tally.faults)
     unknown_share = made.unknown / max(1, made.tokens)
@@ -158,6 +169,7 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
             "lines_skipped": made.tally.skipped,
             "files_not_read_whole": len(made.tally.faults),
         }
+        | cleaned
     }
 
 
@@ -186,14 +198,21 @@ def _plan_job(config: BuildConfig) -> Job:
     grown = None
     if config.append:
         grown = _store_to_grow(local_out(config), vocabulary)
+        cleaned_before = grown.summary["options"].get("cleaning", {})
+        if not config.cleaning.is_on:
+            config = dataclasses.replace(config, cleaning=from_settings(cleaned_before))
         files = _new_files(files, grown)
     else:
         check_out(config)
-    encoding.sentence_splitter(reading.sentences)  # complains of a missing library at once
+    cleaning = settings(config.cleaning)  # complains of a missing library at once
+    if grown is not None:
+        _check_cleaning(cleaning, cleaned_before, grown.folder)
+    encoding.sentence_splitter(reading.sentences)  # so does this
     job = Job(config, vocabulary, reading, files, plan(files, reading), grown)
     known = {
         "vocabulary": vocabulary.sha256,
         "reading": asdict(reading),
+        "cleaning": cleaning,
         "portions": [portion.to_json() for portion in job.portions],
     }
     if (job.folder / PLAN).is_file() and read_json(job.folder / PLAN) != known:
@@ -218,6 +237,23 @@ def _store_to_grow(folder: Path, vocabulary: Vocabulary) -> Store:
     if any("hashes.npy" not in shard["files"] for shard in store.summary["shards"]):
         raise ValueError(f"{folder} is of an earlier version, which kept no hashes of documents: build it again")
     return store
+
+
+def _check_cleaning(wanted: dict[str, Any], known: dict[str, Any], folder: Path) -> None:
+    """Refuse to add text to a store that was cleaned in another way."""
+    before, now = from_settings(known), from_settings(wanted)
+    for each in dataclasses.fields(before):
+        if getattr(before, each.name) != getattr(now, each.name):
+            raise ValueError(
+                f"{folder} was built with {each.name} = {getattr(before, each.name)!r}: leave out the flags for "
+                "cleaning, and new text is cleaned like the old"
+            )
+    versions = [each.get("versions", {}).get("rensa") for each in (known, wanted)]
+    if versions[0] != versions[1]:
+        raise ValueError(
+            f"{folder} has signatures of rensa's version {versions[0]}, but the one installed makes version "
+            f"{versions[1]}: install another rensa, or build the store again"
+        )
 
 
 def _new_files(files: list[File], store: Store) -> list[File]:
@@ -277,22 +313,16 @@ def _make_portions(job: Job, progress: Show | None) -> int:
 
 def _make_portion(job: Job, portion: Portion, progress: Callable[[int], None]) -> int:
     """Write one portion; returns the bytes of text in it."""
-    made, is_open = Made(), False
+    made = Made()
     blocks = encoding.blocks(portion.pieces, job.reading)
+    results = encoding.encode_all(blocks, job.vocabulary, job.reading, job.config.cleaning, job.processes)
     with (
         atomic_folder(job.folder / portion.name, overwrite=True) as folder,
-        contextlib.closing(encoding.encode_all(blocks, job.vocabulary, job.reading, job.processes)) as results,
+        contextlib.closing(results) as parts,
     ):
-        writer = ShardWriter(folder, job.vocabulary)
-        for part in results:
-            is_open &= not part.first
-            if len(part.tokens):
-                continues = is_open and not part.begins_document
-                writer.add(part.tokens, part.line_lengths, part.document_lengths, continues=continues)
-                is_open = not part.ends_document
-            else:
-                is_open &= not part.ends_document
-            made.tokens += len(part.tokens)
+        stitcher = Stitcher(ShardWriter(folder, job.vocabulary), job.config.cleaning)
+        for part in parts:
+            stitcher.add(part)
             made.unknown += part.unknown
             made.text_bytes += part.text_bytes
             made.tally.add(part.tally)
@@ -305,7 +335,8 @@ def _make_portion(job: Job, portion: Portion, progress: Callable[[int], None]) -
                 if job.reading.on_error == "fail":
                     raise ValueError(sentence)
                 made.tally.faults.append(sentence)
-        made.shards = writer.finish()
+        made.shards, made.report = stitcher.finish(), stitcher.report
+        made.tokens = sum(shard["tokens"] for shard in made.shards)
         write_json(folder / RECEIPT, asdict(made))
     return made.text_bytes
 
@@ -332,7 +363,8 @@ def _receipt(job: Job, portion: Portion) -> Made:
     """What became of a finished portion, its shards named from `job.folder`."""
     found = read_json(job.folder / portion.name / RECEIPT)
     shards = [shard | {"name": f"{portion.name}/{shard['name']}"} for shard in found["shards"]]
-    return Made(**found | {"shards": shards, "tally": Tally(**found["tally"])})
+    tally, report = Tally(**found["tally"]), Report.from_json(found["report"])
+    return Made(**found | {"shards": shards, "tally": tally, "report": report})
 
 
 def _put_together(job: Job, made: Made) -> dict[str, Any]:
@@ -346,7 +378,8 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
     sources = [{"path": str(file), "bytes": size_of(file)} for file in job.files]
     shards = [(job.folder / shard["name"], shard) for shard in made.shards]
     held_out, seed, already = job.config.held_out, job.config.seed, None
-    options, distinct = asdict(job.reading), job.config.distinct
+    options: dict[str, Any] = asdict(job.reading) | {"cleaning": settings(job.config.cleaning)}
+    distinct, report = job.config.distinct, made.report
     if job.grown is not None:
         before = job.grown.summary
         shards = [(job.grown.folder / shard["name"], shard) for shard in before["shards"]] + shards
@@ -355,6 +388,8 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
         held_out, seed, options = before["held_out"]["share"], before["held_out"]["seed"], before["options"]
         distinct |= options.get("distinct", False)
         already = job.grown.held_out
+        if job.config.cleaning.is_on:
+            report.add(Report.from_json(read_json(job.grown.folder / REPORT)))
     overwrite = job.config.overwrite or job.grown is not None
     with atomic_folder(job.out, overwrite) as folder:
         entries = []
@@ -372,6 +407,8 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
             left_out=left_out,
             already_held_out=already,
             distinct=distinct,
+            near_duplicates=job.config.cleaning.near_duplicates,
+            cleaning=report.to_json() if job.config.cleaning.is_on else None,
         )
 
 

@@ -80,13 +80,17 @@ def build(arguments: Arguments) -> int:
     """Turn text files, or TFRecords, into a token store."""
     from electra.build import build as build_store
     from electra.build import progress_bar
+    from electra.cleaning import report_lines
     from electra.config import BuildConfig
 
     config = _parse(BuildConfig, "build", "electra build corpus/ --vocab vocab --out store", arguments)
     with progress_bar("building") as progress:
         summary = build_store(config, progress)
+    cleaning = summary["build"].pop("cleaning", {})
     if config.shard:
         _print_summary({"part": f"{config.shard} of {config.out}"} | summary["build"])
+        for line in report_lines(cleaning):
+            print(line)
         return 0
     held_out = summary["held_out"]
     counts = {name: summary[name] for name in ("documents", "lines", "tokens")}
@@ -94,6 +98,8 @@ def build(arguments: Arguments) -> int:
     if config.distinct:
         held |= {"repeated_documents_not_read": summary["excluded"]["documents"]}
     _print_summary({"store": config.out} | counts | held | summary["build"])
+    for line in report_lines(cleaning):
+        print(line)
     return 0
 
 

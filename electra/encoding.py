@@ -10,6 +10,7 @@ corpus alone, so the result is the same for any number of processes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -22,8 +23,11 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
+from electra.cleaning import Cleaned, Origin, clean
+from electra.config import CleaningConfig
 from electra.corpus import Reading, Tally, Unreadable, cut, is_divisible, read_lines, read_range
 from electra.corpus.files import named_format
+from electra.near_duplicates import signatures
 from electra.portions import Piece
 from electra.storage import File, RemoteFile, StorageError
 from electra.tokenizer import Vocabulary
@@ -44,7 +48,7 @@ class Block:
     whole: bool = False
     """... or all of a file, of whatever kind ..."""
     lines: list[str] | None = None
-    """... or the lines themselves; an empty one ends a document."""
+    """... or the lines themselves; an empty one ends a document. Then `start` counts the ends before them."""
     tally: Tally = field(default_factory=Tally)
     """What reading these lines met."""
 
@@ -69,6 +73,22 @@ class Encoded:
     """Tokens that are [UNK]."""
     text_bytes: int
     tally: Tally
+    cleaned: Cleaned | None
+    """If the text was cleaned, what that found, its lines not included."""
+    signatures: np.ndarray | None
+    """(D, K) uint32, if near duplicates are looked for."""
+
+    def without_first(self) -> Encoded:
+        """The same without the first document, or what there is of it."""
+        num_lines = int(self.document_lengths[0])
+        return dataclasses.replace(
+            self,
+            tokens=self.tokens[int(self.line_lengths[:num_lines].sum()) :],
+            line_lengths=self.line_lengths[num_lines:],
+            document_lengths=self.document_lengths[1:],
+            begins_document=True,
+            signatures=None if self.signatures is None else self.signatures[1:],
+        )
 
 
 def blocks(pieces: Iterable[Piece], reading: Reading) -> Iterator[Block]:
@@ -89,8 +109,10 @@ def blocks(pieces: Iterable[Piece], reading: Reading) -> Iterator[Block]:
             tally.faults.append(str(error))
             yield Block(piece.path, True, lines=[], tally=tally)
             continue
+        ends = 0
         for number, block in enumerate(_group(read_lines(piece.path, reading, tally))):
-            yield Block(piece.path, number == 0, lines=block, tally=tally.take())
+            yield Block(piece.path, number == 0, ends, lines=block, tally=tally.take())
+            ends += block.count("")
 
 
 def _is_for_a_worker(path: File) -> bool:
@@ -114,8 +136,8 @@ def _group(lines: Iterator[str]) -> Iterator[list[str]]:
     yield group
 
 
-def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
-    """Read and tokenise one block. A function of its arguments and the file alone, wherever it runs."""
+def encode(block: Block, vocabulary: Vocabulary, reading: Reading, cleaning: CleaningConfig) -> Encoded:
+    """Read, clean and tokenise one block. A function of its arguments and the file alone, wherever it runs."""
     lines: Iterable[str]
     if block.whole:
         lines = read_lines(block.path, reading, block.tally)
@@ -123,6 +145,11 @@ def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
         lines = read_range(block.path, block.start, block.stop, reading, block.tally)
     else:
         lines = block.lines
+    cleaned = None
+    if cleaning.is_on:
+        origin = Origin(block.path, block.start, counts_bytes=block.lines is None)
+        cleaned = clean(lines, block.first, origin, cleaning)
+        lines, cleaned.lines = cleaned.lines, []
     split = sentence_splitter(reading.sentences)
     texts: list[str] = []
     document_of: list[int] = []
@@ -136,16 +163,24 @@ def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
     tokens, lengths = vocabulary.encode_lines(texts)
     kept = lengths > 0
     documents = np.array(document_of, np.int64)[kept]
+    document_lengths = np.unique(documents, return_counts=True)[1].astype(np.int64)
+    document_signatures = None
+    if cleaning.near_duplicates:
+        last = np.cumsum(document_lengths) - 1
+        document_tokens = np.diff(np.cumsum(lengths[kept])[last], prepend=0)
+        document_signatures = signatures(tokens, document_tokens, cleaning.near_duplicates)
     return Encoded(
         first=block.first,
         tokens=tokens.astype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32),
         line_lengths=lengths[kept],
-        document_lengths=np.unique(documents, return_counts=True)[1].astype(np.int64),
+        document_lengths=document_lengths,
         begins_document=bool(documents[0] > 0) if len(documents) else ends > 0,
         ends_document=bool(documents[-1] < ends) if len(documents) else ends > 0,
         unknown=int(np.count_nonzero(tokens == vocabulary.special.unk)),
         text_bytes=sum(len(text.encode()) + 1 for text in texts),
         tally=block.tally,
+        cleaned=cleaned,
+        signatures=document_signatures,
     )
 
 
@@ -164,20 +199,20 @@ def sentence_splitter(language: str) -> Callable[[str], list[str]]:
 
 
 def encode_all(
-    blocks: Iterator[Block], vocabulary: Vocabulary, reading: Reading, processes: int
+    blocks: Iterator[Block], vocabulary: Vocabulary, reading: Reading, cleaning: CleaningConfig, processes: int
 ) -> Generator[Encoded, None, None]:
     """The arrays of each block in order, with a bounded number of blocks in memory."""
     if processes == 1:
         with _one_thread():
             for block in blocks:
-                yield encode(block, vocabulary, reading)
+                yield encode(block, vocabulary, reading, cleaning)
         return
     # Not concurrent.futures: its workers share one pipe, and when one of them is killed while it writes (the kernel
     # does that when memory runs out) the build would hang. Here each has its own, whose end is noticed.
     workers: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(processes):
-            connection, worker = _start_worker(vocabulary, reading)
+            connection, worker = _start_worker(vocabulary, reading, cleaning)
             workers[connection] = worker
         idle, busy = list(workers), dict[Connection, int]()
         done: dict[int, Encoded] = {}
@@ -209,11 +244,11 @@ def encode_all(
             connection.close()
 
 
-def _start_worker(vocabulary: Vocabulary, reading: Reading) -> tuple[Connection, BaseProcess]:
+def _start_worker(vocabulary: Vocabulary, reading: Reading, cleaning: CleaningConfig) -> tuple[Connection, BaseProcess]:
     # Spawned, not forked: forking a process in which tokenizers or torch have started threads can deadlock.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), reading), daemon=True)
+    worker = context.Process(target=_work, args=(theirs, vocabulary.to_json(), reading, cleaning), daemon=True)
     # Ctrl-C is for this process to handle: one that is started while SIGINT is blocked never sees it, even during
     # its imports. The tracker comes first because multiprocessing starts it by need, and unblocks SIGINT then.
     resource_tracker.ensure_running()
@@ -226,7 +261,7 @@ def _start_worker(vocabulary: Vocabulary, reading: Reading) -> tuple[Connection,
     return ours, worker
 
 
-def _work(connection: Connection, vocabulary_json: str, reading: Reading) -> None:
+def _work(connection: Connection, vocabulary_json: str, reading: Reading, cleaning: CleaningConfig) -> None:
     """What a worker does: block in, arrays (or the exception) out, until the other end is closed or gone."""
     vocabulary = Vocabulary.from_json(vocabulary_json)
     with contextlib.suppress(EOFError, ConnectionError), _one_thread():
@@ -234,7 +269,7 @@ def _work(connection: Connection, vocabulary_json: str, reading: Reading) -> Non
             block = connection.recv()
             result: Encoded | Exception
             try:
-                result = encode(block, vocabulary, reading)
+                result = encode(block, vocabulary, reading, cleaning)
             except Exception as error:
                 if not isinstance(error, ValueError):
                     error.add_note(traceback.format_exc())  # where it happened is lost on the way

@@ -8,12 +8,13 @@ import numpy as np
 
 from electra.batches import Rows
 from electra.census import census_lines, plot_census, take_census
+from electra.cleaning import report_lines
 from electra.config import PretrainConfig, RowsConfig
 from electra.config.location import is_url
 from electra.files import read_json
 from electra.interop.tfrecord import find_records, read_rows
 from electra.mixture import read_receipts, shares_of
-from electra.store import Store
+from electra.store import REPORT, Store
 from electra.terminal import terminal
 from electra.tokenizer import load_tokenizer
 from electra.toml import read_toml
@@ -81,6 +82,9 @@ def inspect_store(
             print(f"  {name.replace('_', ' '):12} {left_out[name]:,}")
     for fault in left_out.get("faults", [])[:10]:
         print(f"  left out     {fault}")
+    if REPORT in store.summary["files"]:
+        for line in report_lines(read_json(store.folder / REPORT), samples=3):
+            print(f"  {line}")
     census = take_census(store)
     print("\n".join(census_lines(census, vocabulary)))
     if plot is not None:

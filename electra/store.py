@@ -8,10 +8,12 @@ length and every phase:
     tokenizer/            the vocabulary folder that the tokens were made with
     held_out.npy          int64, sorted: the global numbers of the documents kept for evaluation
     excluded.npy          int64, sorted: those of documents that are not to be read, for instance repeated ones
+    cleaning.json         what was mended and left out, with samples, if the text was cleaned
     shard-00000/          tokens.npy     uint16 (uint32 if the vocabulary needs it): all tokens, no specials
                           lines.npy      int64, lines + 1 offsets into tokens
                           documents.npy  int64, documents + 1 offsets into lines
                           hashes.npy     uint64, a hash of each document's tokens, by which some are held out
+                          bands.npy      uint32, for near duplicates: all documents' numbers of one band after the other
 
 Documents are numbered globally in file order; a document never spans two shards. `ShardWriter` streams tokens to the
 disk and keeps only offsets in memory, `finish_store` makes a store of shards, wherever they were written; `Store` maps
@@ -23,6 +25,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -35,14 +38,17 @@ from electra.copies import Receipts, fetch_folder
 from electra.draws import keys, mixed
 from electra.files import read_json, sha256, write_json
 from electra.mapping import map_array
+from electra.near_duplicates import BandedShard, BandWriter, describe, find
 from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
 FORMAT = "electra token store"
 STORE_JSON = "store.json"
 VERSION = 1
+REPORT = "cleaning.json"
 SHARD_TOKENS = 1 << 28
 EMPTY = np.zeros(0, np.int64)
 _NPY_HEADER_BYTES = 128
+_BANDED = ("tokens", "lines", "documents", "bands")
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -64,13 +70,19 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(
-        self, tokens: np.ndarray, line_lengths: np.ndarray, document_lengths: np.ndarray, continues: bool = False
+        self,
+        tokens: np.ndarray,
+        line_lengths: np.ndarray,
+        document_lengths: np.ndarray,
+        continues: bool = False,
+        signatures: np.ndarray | None = None,
     ) -> None:
         """Append some documents.
 
         tokens (T,) are ids without specials; line_lengths (N,) tokens in each line, which sum to T; document_lengths
         (D,) lines in each document, which sum to N. `continues`: the first document goes on with the last one of the
-        part before, so that a document may be larger than what one worker holds.
+        part before, so that a document may be larger than what one worker holds. `signatures` (D, K), of all parts or
+        of none, are those of near_duplicates.py.
         """
         line_lengths = np.asarray(line_lengths, np.int64)
         document_lengths = np.asarray(document_lengths, np.int64)
@@ -97,13 +109,22 @@ class ShardWriter:
                 line_lengths[line_begin : line_ends[stop - 1]],
                 document_lengths[first:stop],
                 goes_on,
+                None if signatures is None else signatures[first:stop],
             )
             first = stop
+
+    def drop_last(self) -> None:
+        """Take back the last document, all parts of it."""
+        assert self._open is not None, "no document to drop"
+        self._open.drop_last()
 
     def finish(self) -> list[dict[str, Any]]:
         """Finish the last shard; the entries of all for store.json."""
         if self._open is not None:
-            self._shards.append(self._open.finish())
+            if self._open.document_lengths:
+                self._shards.append(self._open.finish())
+            else:
+                self._open.remove()
             self._open = None
         return self._shards
 
@@ -157,14 +178,17 @@ def finish_store(
     left_out: Mapping[str, Any] | None = None,
     already_held_out: np.ndarray | None = None,
     distinct: bool = False,
+    near_duplicates: float = 0.0,
+    cleaning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make a store of the shards that lie in `folder`; returns what store.json says.
 
     `shards` are the entries that `ShardWriter.finish` gave. `held_out` is the share of the tokens, in whole documents,
     that is set apart; `seed` chooses them, after `already_held_out`, the numbers of documents of a store that is added
     to. `left_out` is a receipt for what of the sources is not in the store. With `distinct`, of documents with the same
-    tokens all but the first are excluded: they lie in the store and are never read. ValueError if the shards hold
-    no token.
+    tokens all but the first are excluded: they lie in the store and are never read; with `near_duplicates` also those
+    that are alike to an earlier one to that share. `cleaning` is what cleaning.json says, to which these are added.
+    ValueError if the shards hold no token.
     """
     document_tokens, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     for shard in shards:
@@ -176,7 +200,19 @@ def finish_store(
     if total == 0:
         raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
     said = np.concatenate(hashes)
-    excluded = np.setdiff1d(np.arange(len(said)), np.unique(said, return_index=True)[1]) if distinct else EMPTY
+    excluded = EMPTY
+    if distinct or near_duplicates:
+        excluded = np.setdiff1d(np.arange(len(said)), np.unique(said, return_index=True)[1])
+    lists = [folder / "held_out.npy", folder / "excluded.npy"]
+    if cleaning is not None:
+        report = dict(cleaning)
+        if near_duplicates:
+            texts = [_banded(folder / shard["name"]) for shard in shards]
+            near = find(texts, near_duplicates, excluded)
+            report["near_duplicates"] = {"repeated": len(excluded)} | describe(texts, near, vocabulary.decode)
+            excluded = np.sort(np.concatenate([excluded, near[:, 0]]))
+        write_json(folder / REPORT, report)
+        lists.append(folder / REPORT)
     kept = lengths.copy()
     kept[excluded] = 0
     # An order that follows from the seed and what each document says, wherever it stands.
@@ -186,7 +222,6 @@ def finish_store(
     np.save(folder / "excluded.npy", excluded)
     (folder / "tokenizer").mkdir(exist_ok=True)
     vocabulary.save(folder / "tokenizer")
-    lists = [folder / "held_out.npy", folder / "excluded.npy"]
     other = [*lists, *sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())]
     summary = {
         "format": FORMAT,
@@ -217,6 +252,11 @@ def finish_store(
     return summary
 
 
+def _banded(shard: Path) -> BandedShard:
+    tokens, lines, documents, bands = (map_array(shard / f"{name}.npy") for name in _BANDED)
+    return BandedShard(tokens, lines[documents], bands)
+
+
 def shard_name(number: int) -> str:
     """The folder of a shard."""
     return f"shard-{number:05d}"
@@ -233,18 +273,31 @@ class _OpenShard:
         self.line_lengths: list[np.ndarray] = []
         self.document_lengths: list[np.ndarray] = []
         self.hashes = bytearray()  # of all documents but the last
-        self.last = hashlib.blake2b(digest_size=8)
+        self.last: hashlib.blake2b | None = None
         self.file: IO[bytes] = open(folder / "tokens.npy", "wb")  # noqa: SIM115 (stays open between parts)
         self.file.write(_npy_header(dtype, 0))
+        self.bands: BandWriter | None = None
 
-    def append(self, tokens: np.ndarray, lines: np.ndarray, documents: np.ndarray, goes_on: bool) -> None:
+    def append(
+        self,
+        tokens: np.ndarray,
+        lines: np.ndarray,
+        documents: np.ndarray,
+        goes_on: bool,
+        signatures: np.ndarray | None,
+    ) -> None:
         tokens = tokens.astype(self.dtype)
         ends = np.concatenate([[0], np.cumsum(lines)])[np.cumsum(documents)]
         for number, (start, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
             if number > 0 or not goes_on:
-                self.hashes += self.last.digest() if self.document_lengths or number else b""
+                self._finish_hash()
                 self.last = hashlib.blake2b(digest_size=8)
+            assert self.last is not None
             self.last.update(tokens[start:end].tobytes())
+        if signatures is not None:
+            if self.bands is None:
+                self.bands = BandWriter(self.folder / "bands.npy")
+            self.bands.append(signatures, goes_on)
         if goes_on:
             self.document_lengths[-1][-1] += documents[0]
             documents = documents[1:]
@@ -253,6 +306,36 @@ class _OpenShard:
         self.line_lengths.append(lines.copy())
         if len(documents):
             self.document_lengths.append(documents.copy())
+
+    def drop_last(self) -> None:
+        num_lines = int(self.document_lengths[-1][-1])
+        self.document_lengths[-1] = self.document_lengths[-1][:-1]
+        if not len(self.document_lengths[-1]):
+            self.document_lengths.pop()
+        while num_lines:
+            lines = self.line_lengths.pop()
+            dropped = lines[-num_lines:]
+            if len(dropped) < len(lines):
+                self.line_lengths.append(lines[: -len(dropped)])
+            num_lines -= len(dropped)
+            self.num_tokens -= int(dropped.sum())
+        self.file.seek(_NPY_HEADER_BYTES + self.num_tokens * self.dtype.itemsize)
+        self.file.truncate()
+        self.last = None
+        if self.bands is not None:
+            self.bands.drop_last()
+
+    def remove(self) -> None:
+        """Leave nothing behind of a shard whose documents were all dropped."""
+        self.file.close()
+        if self.bands is not None:
+            self.bands.close()
+        shutil.rmtree(self.folder)
+
+    def _finish_hash(self) -> None:
+        if self.last is not None:
+            self.hashes += self.last.digest()
+            self.last = None
 
     def finish(self) -> dict[str, Any]:
         """Write the offsets, the hashes and the header; the shard's entry in store.json."""
@@ -263,8 +346,12 @@ class _OpenShard:
         documents = np.concatenate([np.zeros(1, np.int64), *self.document_lengths]).cumsum()
         np.save(self.folder / "lines.npy", lines)
         np.save(self.folder / "documents.npy", documents)
-        np.save(self.folder / "hashes.npy", np.frombuffer(self.hashes + self.last.digest(), "<u8"))
-        names = ("tokens.npy", "lines.npy", "documents.npy", "hashes.npy")
+        self._finish_hash()
+        np.save(self.folder / "hashes.npy", np.frombuffer(self.hashes, "<u8"))
+        names = ["tokens.npy", "lines.npy", "documents.npy", "hashes.npy"]
+        if self.bands is not None:
+            self.bands.finish()
+            names.append("bands.npy")
         return {
             "name": self.folder.name,
             "documents": len(documents) - 1,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tyro.conf import Positional
 
 from electra.config.checks import require
+from electra.config.cleaning import CleaningConfig
 from electra.config.location import Location, is_url
 
 
@@ -91,6 +92,7 @@ class BuildConfig:
     needs the extra `sentences`."""
     distinct: bool = False
     """Of documents that are the same token for token, read only the first."""
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     seed: int = 0
     """Chooses the held-out documents."""
     append: bool = False
