@@ -128,7 +128,7 @@ def encode(block: Block, vocabulary: Vocabulary, reading: Reading) -> Encoded:
         begins_document=bool(documents[0] > 0) if len(documents) else ends > 0,
         ends_document=bool(documents[-1] < ends) if len(documents) else ends > 0,
         unknown=int(np.count_nonzero(tokens == vocabulary.special.unk)),
-        text_bytes=sum(len(text.encode()) + 1 for text in texts),
+        text_bytes=len("\n".join([*texts, ""]).encode()),
         tally=block.tally,
     )
 

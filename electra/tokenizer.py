@@ -172,9 +172,12 @@ def _options(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _sees_words_alone(tokenizer: Tokenizer, options: dict[str, Any]) -> bool:
-    """Whether a line's ids are those of its words: BERT's way to split, and no added tokens, which may hold spaces."""
+    """Whether a table of words may be used: BERT's way to split, and no added tokens, which may hold spaces.
+
+    And a full stop, which the table needs; every vocabulary of text has one.
+    """
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    return "lowercase" in options and added <= set(_SPECIALS)
+    return "lowercase" in options and added <= set(_SPECIALS) and tokenizer.token_to_id(".") is not None
 
 
 def _cut_at_spaces(line: str) -> Iterator[str]:
