@@ -2,11 +2,11 @@
 
     python benchmarks/words.py TEXT... --vocab VOCAB... [--mb 1000] [--out benchmarks/results/words.json]
 
-TEXT are files, or folders with any number of them; of a file that is longer than --mb the first part is read. Every line
-is compared twice with each VOCAB (a vocab.txt): with the options that it was made for, lower-cased without
-accents or cased with them, and with one of the other seven (lower-cased or not, accents stripped or not, Chinese
-characters split off or not), which take turns every LINES lines. One process, one thread; the seconds are those of this
-one reading and tell the order of magnitude, benchmarks/build.py measures.
+TEXT are files, or folders with any number of them; of a file that is longer than --mb the first part is read. Every
+line is compared twice with each VOCAB (a vocab.txt): with the options that it was made for, lower-cased without accents
+or cased with them, and with one of the other seven (lower-cased or not, accents stripped or not, Chinese characters
+split off or not), which take turns every LINES lines. One process, one thread; the seconds are those of this one
+reading and tell the order of magnitude, benchmarks/build.py measures.
 """
 
 from __future__ import annotations

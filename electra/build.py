@@ -115,12 +115,12 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     made = Made()
     for portion in job.mine:
         made.add(_receipt(job, portion))
+    warn_of_faults(made.tally.faults)
     if made.tokens == 0 and not config.shard:
         shutil.rmtree(job.folder)
         raise ValueError("the corpus holds no text: check the paths, the text field and that files are not empty")
     summary = {} if config.shard else _put_together(job, made)
     seconds = time.perf_counter() - started
-    warn_of_faults(made.tally.faults)
     unknown_share = made.unknown / max(1, made.tokens)
     if unknown_share > _UNKNOWN_WARNING:
         warnings.warn(
@@ -321,7 +321,8 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
         "lines_skipped": tally.skipped,
         "faults": tally.faults,
     }
-    sources = [{"path": str(file), "bytes": file.stat().st_size} for file in job.files]
+    sizes = {piece.path: piece.file_bytes for portion in job.portions for piece in portion.pieces}
+    sources = [{"path": str(file), "bytes": sizes[file]} for file in job.files]
     shards = [(job.folder / shard["name"], shard) for shard in made.shards]
     held_out, seed, already = job.config.held_out, job.config.seed, None
     options, distinct = asdict(job.reading), job.config.distinct

@@ -184,7 +184,7 @@ def encode_all(
             while wanted in done:
                 yield done.pop(wanted)
                 wanted += 1
-    except (EOFError, ConnectionError):
+    except (EOFError, ConnectionError, MemoryError):
         raise ValueError("a worker process died, perhaps for want of memory: try fewer --processes") from None
     finally:
         for connection, worker in workers.items():

@@ -37,7 +37,7 @@ class Piece:
         try:
             state = self.path.stat()
         except OSError:
-            return False
+            return self.changed == 0  # it was not there then either
         return (state.st_size, state.st_mtime_ns) == (self.file_bytes, self.changed)
 
 
@@ -82,10 +82,11 @@ def plan(files: Sequence[Path], reading: Reading) -> list[Portion]:
 
 def _pieces(file: Path, reading: Reading) -> list[Piece]:
     """The file, cut before documents if it is large, and of plain text with documents inside."""
-    state = file.stat()
-    size, changed = state.st_size, state.st_mtime_ns
+    size = changed = 0
     borders = [0]
-    with contextlib.suppress(OSError):  # a file that cannot be opened is for its reader to report
+    with contextlib.suppress(OSError):  # a file that cannot be opened, or is not there, is for its reader to report
+        state = file.stat()
+        size, changed = state.st_size, state.st_mtime_ns
         if size > PORTION_BYTES and reading.documents != "files" and is_divisible(file):
             while size - borders[-1] > PORTION_BYTES:
                 borders.append(next_document(file, borders[-1] + PORTION_BYTES, reading.documents))
