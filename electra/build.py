@@ -134,6 +134,7 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     made = Made()
     for portion in job.mine:
         made.add(_receipt(job, portion))
+    warn_of_faults(made.tally.faults)
     if made.tokens == 0 and not config.shard:
         shutil.rmtree(job.folder)
         if made.report.dropped:
@@ -145,7 +146,6 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
     if job.config.cleaning.is_on:
         cleaned["cleaning"] = made.report.to_json() if config.shard else read_json(job.out / REPORT)
     seconds = time.perf_counter() - started
-    warn_of_faults(made.tally.faults)
     unknown_share = made.unknown / max(1, made.tokens)
     if unknown_share > _UNKNOWN_WARNING:
         warnings.warn(
@@ -375,7 +375,8 @@ def _put_together(job: Job, made: Made) -> dict[str, Any]:
         "lines_skipped": tally.skipped,
         "faults": tally.faults,
     }
-    sources = [{"path": str(file), "bytes": size_of(file)} for file in job.files]
+    sizes = {piece.path: piece.file_bytes for portion in job.portions for piece in portion.pieces}
+    sources = [{"path": str(file), "bytes": sizes[file]} for file in job.files]
     shards = [(job.folder / shard["name"], shard) for shard in made.shards]
     held_out, seed, already = job.config.held_out, job.config.seed, None
     options: dict[str, Any] = asdict(job.reading) | {"cleaning": settings(job.config.cleaning)}

@@ -431,7 +431,7 @@ def main(argv: Arguments | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         if debug:
             raise
         return _fail(_sentence(error))
@@ -442,6 +442,8 @@ def _sentence(error: Exception) -> str:
         return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and try again"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"the memory is full{f' ({error})' if str(error) else ''}: free some, or ask for less at a time"
     return str(error)
 
 

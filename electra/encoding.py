@@ -177,7 +177,7 @@ def encode(block: Block, vocabulary: Vocabulary, reading: Reading, cleaning: Cle
         begins_document=bool(documents[0] > 0) if len(documents) else ends > 0,
         ends_document=bool(documents[-1] < ends) if len(documents) else ends > 0,
         unknown=int(np.count_nonzero(tokens == vocabulary.special.unk)),
-        text_bytes=sum(len(text.encode()) + 1 for text in texts),
+        text_bytes=len("\n".join([*texts, ""]).encode()),
         tally=block.tally,
         cleaned=cleaned,
         signatures=document_signatures,
@@ -235,7 +235,7 @@ def encode_all(
             while wanted in done:
                 yield done.pop(wanted)
                 wanted += 1
-    except (EOFError, ConnectionError):
+    except (EOFError, ConnectionError, MemoryError):
         raise ValueError("a worker process died, perhaps for want of memory: try fewer --processes") from None
     finally:
         for connection, worker in workers.items():

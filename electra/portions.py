@@ -29,7 +29,7 @@ class Piece:
     """For a whole file, its size."""
     file_bytes: int
     changed: int | str
-    """When the file was last changed, in nanoseconds; of a remote one, its version."""
+    """When the file was last changed, in nanoseconds, 0 for none; of a remote one, its version."""
 
     def is_as_planned(self) -> bool:
         """Whether the file is still as long and as old as when the plan was made."""
@@ -38,7 +38,7 @@ class Piece:
         try:
             return _state(self.path) == (self.file_bytes, self.changed)
         except OSError:
-            return False
+            return self.changed == 0  # it was not there then either
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,18 @@ def plan(files: Sequence[File], reading: Reading) -> list[Portion]:
 
 def _pieces(file: File, reading: Reading) -> list[Piece]:
     """The file, cut before documents if it is large, and of plain text with documents inside."""
-    size, changed = _state(file)
+    size = 0
+    changed: int | str = 0
     borders = [0]
     try:
+        size, changed = _state(file)
         if size > PORTION_BYTES and reading.documents != "files" and is_divisible(file):
             while size - borders[-1] > PORTION_BYTES:
                 borders.append(next_document(file, borders[-1] + PORTION_BYTES, reading.documents))
     except StorageError:
         raise
     except OSError:
-        pass  # a file that cannot be opened is for its reader to report
+        pass  # a file that cannot be opened, or is not there, is for its reader to report
     if borders[-1] < size or size == 0:
         borders.append(size)
     return [Piece(file, start, stop, size, changed) for start, stop in itertools.pairwise(borders)]

@@ -218,8 +218,8 @@ def finish_store(
     # An order that follows from the seed and what each document says, wherever it stands.
     order = np.argsort(mixed(said, keys(1, seed)[0]), kind="stable")
     chosen = choose_held_out(kept, held_out, order, already_held_out)
-    np.save(folder / "held_out.npy", chosen)
-    np.save(folder / "excluded.npy", excluded)
+    _save(folder / "held_out.npy", chosen)
+    _save(folder / "excluded.npy", excluded)
     (folder / "tokenizer").mkdir(exist_ok=True)
     vocabulary.save(folder / "tokenizer")
     other = [*lists, *sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())]
@@ -301,7 +301,7 @@ class _OpenShard:
         if goes_on:
             self.document_lengths[-1][-1] += documents[0]
             documents = documents[1:]
-        tokens.tofile(self.file)
+        self.file.write(tokens.data)  # not tofile, whose error does not say that the disk is full
         self.num_tokens += len(tokens)
         self.line_lengths.append(lines.copy())
         if len(documents):
@@ -344,10 +344,10 @@ class _OpenShard:
         self.file.close()
         lines = np.concatenate([np.zeros(1, np.int64), *self.line_lengths]).cumsum()
         documents = np.concatenate([np.zeros(1, np.int64), *self.document_lengths]).cumsum()
-        np.save(self.folder / "lines.npy", lines)
-        np.save(self.folder / "documents.npy", documents)
+        _save(self.folder / "lines.npy", lines)
+        _save(self.folder / "documents.npy", documents)
         self._finish_hash()
-        np.save(self.folder / "hashes.npy", np.frombuffer(self.hashes, "<u8"))
+        _save(self.folder / "hashes.npy", np.frombuffer(self.hashes, "<u8"))
         names = ["tokens.npy", "lines.npy", "documents.npy", "hashes.npy"]
         if self.bands is not None:
             self.bands.finish()
@@ -393,6 +393,13 @@ def _npy_header(dtype: np.dtype, length: int) -> bytes:
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({length},), }}"
     room = _NPY_HEADER_BYTES - 10
     return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """np.save of one dimension, but a full disk is an OSError that says so."""
+    with open(path, "wb") as file:
+        file.write(_npy_header(array.dtype, len(array)))
+        file.write(array.data)
 
 
 def _receipt(path: Path) -> dict[str, Any]:

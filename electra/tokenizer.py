@@ -40,6 +40,7 @@ from electra.words import WordTable, groups
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_WORD = 200  # letters; Google's value, where Hugging Face's is 100
 _LONG_LINE = 1 << 17  # characters
+_LONG_WORD = 1 << 18  # characters; `tokenizers` takes up to 400 bytes for each
 _GROUP_CHARACTERS = 1 << 17  # encoded at once: an Encoding takes more than 100 bytes a token
 _TABLE_CHARACTERS = 1 << 20  # looked up at once
 _SAMPLE_PIECE = 1 << 20  # bytes of a document that are chosen together
@@ -175,20 +176,23 @@ def _options(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _sees_words_alone(tokenizer: Tokenizer, options: dict[str, Any]) -> bool:
-    """Whether a line's ids are those of its words: BERT's way to split, and no added tokens, which may hold spaces."""
+    """Whether a table of words may be used: BERT's way to split, and no added tokens, which may hold spaces.
+
+    And a full stop, which the table needs; every vocabulary of text has one.
+    """
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    return "lowercase" in options and added <= set(_SPECIALS)
+    return "lowercase" in options and added <= set(_SPECIALS) and tokenizer.token_to_id(".") is not None
 
 
 def _cut_at_spaces(line: str) -> Iterator[str]:
-    """Cut a very long line (some corpora are one line) before spaces, where no word can be hurt."""
+    """Cut a very long line (some corpora are one line) before spaces, where no word is hurt, or in a monstrous word."""
     start = 0
     while len(line) - start > _LONG_LINE:
         stop = line.rfind(" ", start + 1, start + _LONG_LINE)
         if stop < 0:
-            stop = line.find(" ", start + _LONG_LINE)
+            stop = line.find(" ", start + _LONG_LINE, start + _LONG_WORD)
         if stop < 0:
-            break
+            stop = min(start + _LONG_WORD, len(line))
         yield line[start:stop]
         start = stop
     yield line[start:]

@@ -6,15 +6,15 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from stores import make_store, numbered_documents, random_documents, some_rows
+from stores import make_store, numbered_documents, random_documents, read_documents, some_rows
 
 from electra import batches
 from electra.batches import Rows, google_examples, prefetch
-from electra.config import RowsConfig
+from electra.build import build
+from electra.config import BuildConfig, RowsConfig
 from electra.draws import keys, shuffled
 from electra.packing import PackedRows, RowBatch
 from electra.store import Store
-from electra.tokenizer import load_tokenizer
 
 CLS, SEP = 2, 3
 
@@ -282,12 +282,12 @@ def test_store_too_small(tmp_path):
 # -------------------------------------------------------------------------------------------------- google
 
 
-def test_google_examples_equal_googles_own(golden):
-    """The records that the original ExampleBuilder wrote after random.seed(12345)."""
+def test_google_examples_equal_googles_own(golden, tmp_path):
+    """From text, through a store, to the records that the original ExampleBuilder wrote after random.seed(12345)."""
     expected = json.loads((golden / "tiny_examples.json").read_text())
-    vocabulary = load_tokenizer(golden / "vocab512.txt", lowercase=True)
-    text = (golden / "tiny_corpus" / "tiny.txt").read_text(encoding="utf-8")
-    documents = [vocabulary.encode_batch(part.strip().split("\n")) for part in text.split("\n\n") if part.strip()]
+    corpus = (str(golden / "tiny_corpus" / "tiny.txt"),)
+    build(BuildConfig(corpus=corpus, vocab=golden / "vocab512.txt", out=tmp_path / "store", held_out=0, processes=1))
+    documents = read_documents(Store.open(tmp_path / "store"))
     length = expected["max_seq_length"]
     records = []
     for first, second in google_examples(documents, length, random.Random(expected["random_seed"])):

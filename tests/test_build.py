@@ -1,11 +1,13 @@
 """Corpus -> store: equal to a naive reader, whatever the blocks and the processes; failures leave nothing behind."""
 
 import dataclasses
+import errno
 import gzip
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from stores import Document, read_documents
 
-from electra import encoding
+from electra import encoding, portions
 from electra.build import build
 from electra.config import BuildConfig
 from electra.store import Store
@@ -184,6 +186,88 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(config: BuildConfig) ->
         build(dataclasses.replace(config, on_error="skip"), grow)
 
 
+def test_what_is_no_file_and_what_is_missing(config: BuildConfig) -> None:
+    folder = Path(config.corpus[0])
+    (folder / "dir.txt").mkdir()
+    (folder / "dir.txt" / "a.txt").write_text("abc de\n")
+    os.mkfifo(folder / "pipe.txt")
+    assert build(config)["sources"] == [{"path": str(folder / "dir.txt" / "a.txt"), "bytes": 7}]
+    with pytest.raises(ValueError, match=r"pipe.txt is a pipe or a device"):  # and does not wait for it
+        build(dataclasses.replace(config, corpus=(str(folder / "pipe.txt"),), overwrite=True))
+    (folder / "gone.txt").symlink_to("nowhere")
+    config = dataclasses.replace(config, overwrite=True)
+    with pytest.raises(OSError, match=r"gone.txt"):
+        build(config)
+    with pytest.warns(UserWarning, match=r"gone.txt"):
+        summary = build(dataclasses.replace(config, on_error="skip"))
+    assert summary["build"]["files_not_read_whole"] == len(summary["left_out"]["faults"]) == 1
+    assert summary["tokens"] == 5
+
+
+AS_NOBODY = """
+import os, secrets, sys
+from pathlib import Path
+from electra import build, cli, config
+
+corpus, vocab, out, on_error = sys.argv[1:]
+given = config.BuildConfig(corpus=(corpus,), vocab=Path(vocab), out=Path(out), on_error=on_error, processes=1)
+if os.geteuid() == 0:  # who may read everything
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+try:
+    print(build.build(given)["left_out"])
+except (ValueError, OSError) as error:
+    print(cli._sentence(error))
+"""
+
+
+def test_what_may_not_be_read(config: BuildConfig, tmp_path: Path) -> None:
+    folder = Path(config.corpus[0])
+    (folder / "a.txt").write_text("abc de\n")
+    (folder / "b.txt").write_text("abc de\n")
+    (folder / "b.txt").chmod(0)
+    for path in tmp_path.parents[:-2]:
+        path.chmod(path.stat().st_mode | 0o755)
+    tmp_path.chmod(0o777)
+
+    def run(on_error: str) -> str:
+        command = [sys.executable, "-c", AS_NOBODY, str(folder), str(config.vocab), str(config.out), on_error]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert run("fail") == f"{folder}/b.txt: Permission denied\n"
+    assert not config.out.exists() and not Path(f"{config.out}.building").exists()
+    assert f"Permission denied: '{folder}/b.txt'" in run("skip")
+    assert Store.open(config.out).num_tokens == 5
+    (folder / "closed").mkdir(mode=0)
+    shutil.rmtree(config.out)
+    assert run("skip") == f"{folder}/closed: Permission denied\n"  # what it holds is not known
+
+
+@pytest.mark.parametrize("on_error", ["fail", "replace", "skip"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_truncated_file_in_the_middle_of_a_list(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch, on_error: Any, processes: int
+) -> None:
+    monkeypatch.setattr(encoding, "BLOCK_BYTES", 400_000)
+    folder, lines = Path(config.corpus[0]), ["abc de"] * 200_000
+    (folder / "a.txt").write_text("abc\n" * 2000)
+    packed = gzip.compress("\n".join(lines).encode())
+    (folder / "b.txt.gz").write_bytes(packed[:-9])
+    (folder / "c.txt").write_text("de\n" * 2000)
+    config = dataclasses.replace(config, on_error=on_error, processes=processes, held_out=0)
+    if on_error == "fail":
+        with pytest.raises(ValueError, match=r"b.txt.gz is damaged or cut short"):
+            build(config)
+        assert not config.out.exists() and not Path(f"{config.out}.building").exists()
+        return
+    with pytest.warns(UserWarning, match=r"b.txt.gz is damaged or cut short"):
+        assert build(config)["build"]["files_not_read_whole"] == 1
+    first, second, third = read_documents(Store.open(config.out))
+    assert [first, third] == naive(["abc\n" * 2000, "de\n" * 2000], config.vocab)
+    assert 0 < len(second) < 200_000 and [second] == naive(["\n".join(lines[: len(second)])], config.vocab)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
     ("documents", "expected"), [("blank-lines", [2, 1, 1]), ("lines", [1, 1, 1, 1]), ("files", [3, 1])]
@@ -260,6 +344,30 @@ def test_an_error_in_a_worker_arrives_as_it_was(config: BuildConfig, monkeypatch
         build(dataclasses.replace(config, processes=2), progress=lambda done, total: path.unlink(missing_ok=True))
     assert "in encode" in caught.value.__notes__[0]
     assert not config.out.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/mounts").exists(), reason="needs tmpfs")
+def test_a_full_disk_is_named_and_the_build_goes_on_afterwards(
+    config: BuildConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("may not mount a tmpfs")
+    try:
+        monkeypatch.setattr(portions, "PORTION_BYTES", 40_000)
+        for number in range(6):
+            (Path(config.corpus[0]) / f"{number}.txt").write_text(f"{'abcdefgh'[number]} de f\n\n" * 5_000)
+        expected = build(config)["shards"]
+        config = dataclasses.replace(config, out=small / "store")
+        with pytest.raises(OSError) as caught, pytest.warns(UserWarning, match=r"[1-5] of 6 portions are finished"):
+            build(config)
+        assert caught.value.errno == errno.ENOSPC and not config.out.exists()
+        assert not list(small.rglob("*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        assert build(config)["shards"] == expected and [path.name for path in small.iterdir()] == ["store"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 BUILD = """

@@ -125,6 +125,18 @@ def test_shared_out_work_is_put_together_to_the_same_bytes(config, small_portion
         build(dataclasses.replace(config, shard="1/3"))
 
 
+def test_clocks_of_machines_may_differ(config, small_portions):
+    """Each machine sees its own times of the same files: in the future, before 1970."""
+    build(config)
+    expected = checksums(config.out)
+    for number, when in ((1, 2**33), (2, -1_000_000), (3, 0.5)):
+        for file in Path(config.corpus[0]).iterdir():
+            os.utime(file, (when, when))
+        build(dataclasses.replace(config, overwrite=True, shard=f"{number}/3"))
+    build(dataclasses.replace(config, overwrite=True, merge=True))
+    assert checksums(config.out) == expected
+
+
 def test_an_interrupted_build_goes_on(config, small_portions, monkeypatch):
     build(config)
     expected = checksums(config.out)

@@ -141,6 +141,19 @@ def test_long_lines_and_many_lines_are_cut_without_a_trace(
     assert [len(part) for part in vocabulary.encode_lines([])] == [0, 0]
 
 
+def test_a_word_without_end_is_cut(tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no space is, memory has to be bounded too; between marks or Chinese characters that is without a trace."""
+    vocabulary = load_tokenizer(vocab_txt(tmp_path, small))
+    lines = ["中" * 5000 + " the", "!?" * 3001, "the " + "." * 1000]
+    expected = vocabulary.encode_batch(lines)
+    monkeypatch.setattr(module, "_LONG_LINE", 40)
+    monkeypatch.setattr(module, "_LONG_WORD", 70)
+    assert max(map(len, module._cut_at_spaces(lines[0]))) == 70
+    ids, lengths = vocabulary.encode_lines(lines)
+    assert lengths.tolist() == [len(line) for line in expected]
+    assert ids.tolist() == [token_id for line in expected for token_id in line]
+
+
 def test_truncation_and_padding_of_a_tokenizer_json_are_ignored(tmp_path: Path, small: list[str]) -> None:
     load_tokenizer(vocab_txt(tmp_path, small)).save(tmp_path / "saved")
     path = tmp_path / "saved" / "tokenizer.json"

@@ -1,6 +1,7 @@
 """Ids from the table of words are those that `tokenizers` gives for the whole line."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ PIECES = [
     "'",
     "mask",
 ]
-OPTIONS = [(lower, strip) for lower in (True, False) for strip in (None, True, False)]
+OPTIONS = list(itertools.product((True, False), (None, True, False), (True, False)))
 
 # Letters that combine, decompose, change case or vanish, what a tokenizer splits at, and white space of every kind.
 LETTERS = "aéeİiσςß\u0301\u0308\u1160가각ᆨ中文\U0002070e\u200b\u200d\ufeff\ufffd\0\x07\xad\ue000[]#._-'\"'\u037e"
@@ -52,9 +53,12 @@ LINES = st.lists(
 )
 
 
-def vocabulary(folder: Path, lowercase: bool, strip_accents: bool | None) -> Vocabulary:
+def vocabulary(
+    folder: Path, lowercase: bool, strip_accents: bool | None, split_chinese: bool = True, pieces: list[str] = PIECES
+) -> Vocabulary:
     path = folder / "vocab.txt"
-    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PIECES]) + "\n", encoding="utf-8")
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]) + "\n", encoding="utf-8")
+    path.with_name("tokenizer_config.json").write_text(json.dumps({"tokenize_chinese_chars": split_chinese}))
     return load_tokenizer(path, lowercase=lowercase, strip_accents=strip_accents)
 
 
@@ -66,7 +70,8 @@ def any_vocabulary(request, tmp_path_factory) -> Vocabulary:
 @pytest.mark.filterwarnings("ignore")
 @given(LINES)
 @example(["\u0301a e\u0301 \u0301", "e \u0301", "中文 a中", "\u00a0a\u3000b"])
-@settings(max_examples=300, deadline=None)
+@example(["a\n.the\n", "the. .thes ..", "", "\n"])
+@settings(max_examples=200, deadline=None)
 def test_equals_tokenizers_on_any_text(any_vocabulary, lines):
     expected = any_vocabulary.encode_batch(lines)
     ids, lengths = any_vocabulary.encode_lines(lines)
@@ -104,6 +109,14 @@ def test_a_full_table_begins_anew(tmp_path, monkeypatch):
         assert table.encode(lines)[0].tolist() == expected
         sizes.append(len(table))
     assert max(sizes) <= 10 + 12 and sum(later < earlier for earlier, later in itertools.pairwise(sizes)) > 3
+
+
+def test_a_vocabulary_without_a_full_stop_is_left_to_tokenizers(tmp_path):
+    plain = vocabulary(tmp_path, True, None, pieces=[piece for piece in PIECES if piece != "."])
+    lines = ["the. q", "..", "a"]
+    expected = plain.encode_batch(lines)
+    ids, lengths = plain.encode_lines(lines)
+    assert ids.tolist() == [*itertools.chain(*expected)] and lengths.tolist() == [len(line) for line in expected]
 
 
 def test_words_are_not_looked_at_alone_where_a_token_may_hold_a_space(tmp_path):

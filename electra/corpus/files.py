@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,10 +81,22 @@ def _find_remote(url: str) -> list[RemoteFile]:
 
 def _expand(path: Path) -> list[Path]:
     if not path.is_dir():
+        if path.exists() and not path.is_file():  # a pipe would be waited for for ever
+            raise ValueError(f"{path} is a pipe or a device: corpora are read more than once, so write it to a file")
         _check_named(path)
         return [path]
-    inside = (file for file in sorted(path.rglob("*")) if named_format(file.name).kind and file.is_file())
-    return [file for file in inside if not any(map(_is_passed_over, file.relative_to(path).parts))]
+    # Not Path.rglob, which passes over folders that it may not open; nor over links to nothing: their text is missing.
+    found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_raise) for name in names]
+    inside = (file for file in sorted(found) if file.is_file() or not file.exists())
+    return [
+        file
+        for file in inside
+        if named_format(file.name).kind and not any(map(_is_passed_over, file.relative_to(path).parts))
+    ]
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_passed_over(name: str) -> bool:
