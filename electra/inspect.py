@@ -95,9 +95,11 @@ def inspect_store(
         config = RowsConfig(seq_len=store.imported_seq_len, packing="rows")
         print(f'  imported     from TFRecords, rows of {config.seq_len} tokens: rows.packing = "rows" gives them back')
     rows = Rows(store, config, seed=0)
+    print(f"  rows         {rows.rows_per_epoch:,} of {config.seq_len} tokens an epoch")
+    if num_rows == 0:
+        return
     in_colour = terminal()[1]
-    marked = "B in colour" if in_colour else "B marked «»"
-    print(f"  rows         {rows.rows_per_epoch:,} of {config.seq_len} tokens an epoch; the first, {marked}:")
+    print(f"  the first, {'B in colour' if in_colour else 'B marked «»'}:")
     batch = rows.rows(0, min(num_rows, rows.rows_per_epoch))
     for ids, segments, pieces in zip(batch.input_ids, batch.segment_ids, batch.piece_ids, strict=True):
         print()

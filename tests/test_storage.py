@@ -31,6 +31,7 @@ from electra.build import build
 from electra.cli import main
 from electra.config import BuildConfig, VocabConfig
 from electra.corpus import Reading, Tally, find_files, read_lines
+from electra.log import read_metrics
 from electra.storage import FileChanged, RemoteFile, StorageError
 from electra.store import Store
 from electra.tokenizer import load_tokenizer, train_vocabulary
@@ -537,6 +538,22 @@ def test_several_processes_make_one_copy(store):
     shown = [process.communicate(timeout=120) for process in started]
     assert len({out for out, _ in shown}) == 1 and int(shown[0][0]) > 0
     assert "".join(err for _, err in shown).count("copying") == 1
+
+
+def test_a_run_on_a_store_there_is_the_run_on_a_local_one(server, store, config, tmp_path):
+    """And it resumes from the copy when the server is gone."""
+    build(dataclasses.replace(config, overwrite=True))
+    model = "--hidden-size 16 --num-layers 1 --num-heads 1 --intermediate-size 16 --embedding-size 16 --seq-len 16"
+    loop = "--batch-size 4 --steps 4 --warmup-steps 1 --log-every 1 --save-every 2 --eval-rows 4 --precision fp32"
+    losses = []
+    for data, out in ((config.out, tmp_path / "local"), (store, tmp_path / "remote")):
+        assert main(["pretrain", "tiny", *model.split(), *loop.split(), "--data", str(data), "--out", str(out)]) == 0
+        losses.append([metrics["loss"] for metrics in read_metrics(out, "train")])
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    assert f'data = [\n    "{store}",\n]' in (tmp_path / "remote" / "config.toml").read_text()
+    server.stop()
+    with pytest.warns(UserWarning, match="the copy in .* is used, which may be older"):
+        assert main(["evaluate", str(tmp_path / "remote")]) == 0
 
 
 def test_a_server_without_ranges_says_so(tmp_path):
