@@ -35,9 +35,10 @@ from electra.interop.record_store import import_records
 from electra.interop.tfrecord import find_records
 from electra.portions import Piece, Portion, plan
 from electra.ray_engine import map_on_ray
+from electra.shards import ShardWriter, shard_name
 from electra.stitching import Stitcher
 from electra.storage import File, RemoteFile, size_of
-from electra.store import REPORT, ShardWriter, Store, finish_store, shard_name
+from electra.store import REPORT, Store, finish_store
 from electra.tokenizer import Vocabulary, load_tokenizer
 
 PLAN, RECEIPT = "plan.json", "portion.json"

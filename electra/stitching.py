@@ -10,7 +10,7 @@ from typing import Any
 from electra.cleaning import Facts, Report, fault
 from electra.config import CleaningConfig
 from electra.encoding import Encoded
-from electra.store import ShardWriter
+from electra.shards import ShardWriter
 
 
 class Stitcher:

@@ -15,21 +15,17 @@ length and every phase:
                           hashes.npy     uint64, a hash of each document's tokens, by which some are held out
                           bands.npy      uint32, for near duplicates: all documents' numbers of one band after the other
 
-Documents are numbered globally in file order; a document never spans two shards. `ShardWriter` streams tokens to the
-disk and keeps only offsets in memory, `finish_store` makes a store of shards, wherever they were written; `Store` maps
-the files and reads nothing until it is asked.
+Documents are numbered globally in file order; a document never spans two shards. `finish_store` makes a store of
+shards, wherever they were written (shards.py); `Store` maps the files and reads nothing until it is asked.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -38,95 +34,19 @@ from electra.copies import Receipts, fetch_folder
 from electra.draws import keys, mixed
 from electra.files import read_json, sha256, write_json
 from electra.mapping import map_array
-from electra.near_duplicates import BandedShard, BandWriter, describe, find
+from electra.near_duplicates import BandedShard, describe, find
+from electra.shards import SHARD_TOKENS, ShardWriter, receipt_of, save_array
 from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
 FORMAT = "electra token store"
 STORE_JSON = "store.json"
 VERSION = 1
 REPORT = "cleaning.json"
-SHARD_TOKENS = 1 << 28
 EMPTY = np.zeros(0, np.int64)
-_NPY_HEADER_BYTES = 128
 _BANDED = ("tokens", "lines", "documents", "bands")
 
 
 # ------------------------------------------------------------------------------------------------ writing
-
-
-class ShardWriter:
-    """Write shards into `folder`, part by part, with memory bounded by the number of lines of one shard.
-
-    A shard ends at the first document boundary after `shard_tokens`.
-    """
-
-    def __init__(self, folder: Path, vocabulary: Vocabulary, shard_tokens: int = SHARD_TOKENS) -> None:
-        self.folder = folder
-        self.vocabulary = vocabulary
-        self.shard_tokens = shard_tokens
-        self.dtype = np.dtype(np.uint16 if vocabulary.size <= 65536 else np.uint32)
-        self._shards: list[dict[str, Any]] = []
-        self._open: _OpenShard | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(
-        self,
-        tokens: np.ndarray,
-        line_lengths: np.ndarray,
-        document_lengths: np.ndarray,
-        continues: bool = False,
-        signatures: np.ndarray | None = None,
-    ) -> None:
-        """Append some documents.
-
-        tokens (T,) are ids without specials; line_lengths (N,) tokens in each line, which sum to T; document_lengths
-        (D,) lines in each document, which sum to N. `continues`: the first document goes on with the last one of the
-        part before, so that a document may be larger than what one worker holds. `signatures` (D, K), of all parts or
-        of none, are those of near_duplicates.py.
-        """
-        line_lengths = np.asarray(line_lengths, np.int64)
-        document_lengths = np.asarray(document_lengths, np.int64)
-        assert line_lengths.sum() == len(tokens) and document_lengths.sum() == len(line_lengths)
-        assert len(tokens) == 0 or int(tokens.max()) < self.vocabulary.size
-        assert not continues or self._open is not None, "no document to continue"
-        line_ends = np.cumsum(document_lengths)
-        token_ends = np.concatenate([[0], np.cumsum(line_lengths)])[line_ends]
-        first = 0
-        while first < len(document_lengths):
-            goes_on = continues and first == 0
-            if self._open is not None and not goes_on and self._open.num_tokens >= self.shard_tokens:
-                self.finish()
-            if self._open is None:
-                self._open = _OpenShard(self.folder / shard_name(len(self._shards)), self.dtype)
-            token_begin = token_ends[first - 1] if first else 0
-            line_begin = line_ends[first - 1] if first else 0
-            room = self.shard_tokens - self._open.num_tokens
-            # The document that reaches the limit still belongs to this shard.
-            stop = first + int(np.searchsorted(token_ends[first:] - token_begin, room)) + 1
-            stop = min(stop, len(document_lengths))
-            self._open.append(
-                tokens[token_begin : token_ends[stop - 1]],
-                line_lengths[line_begin : line_ends[stop - 1]],
-                document_lengths[first:stop],
-                goes_on,
-                None if signatures is None else signatures[first:stop],
-            )
-            first = stop
-
-    def drop_last(self) -> None:
-        """Take back the last document, all parts of it."""
-        assert self._open is not None, "no document to drop"
-        self._open.drop_last()
-
-    def finish(self) -> list[dict[str, Any]]:
-        """Finish the last shard; the entries of all for store.json."""
-        if self._open is not None:
-            if self._open.document_lengths:
-                self._shards.append(self._open.finish())
-            else:
-                self._open.remove()
-            self._open = None
-        return self._shards
 
 
 class StoreWriter(ShardWriter):
@@ -218,8 +138,8 @@ def finish_store(
     # An order that follows from the seed and what each document says, wherever it stands.
     order = np.argsort(mixed(said, keys(1, seed)[0]), kind="stable")
     chosen = choose_held_out(kept, held_out, order, already_held_out)
-    _save(folder / "held_out.npy", chosen)
-    _save(folder / "excluded.npy", excluded)
+    save_array(folder / "held_out.npy", chosen)
+    save_array(folder / "excluded.npy", excluded)
     (folder / "tokenizer").mkdir(exist_ok=True)
     vocabulary.save(folder / "tokenizer")
     other = [*lists, *sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file())]
@@ -246,7 +166,7 @@ def finish_store(
         "options": dict(options),
         "left_out": dict(left_out or {}),
         "shards": [dict(shard) for shard in shards],
-        "files": {path.relative_to(folder).as_posix(): _receipt(path) for path in other},
+        "files": {path.relative_to(folder).as_posix(): receipt_of(path) for path in other},
     }
     write_json(folder / "store.json", summary)
     return summary
@@ -255,110 +175,6 @@ def finish_store(
 def _banded(shard: Path) -> BandedShard:
     tokens, lines, documents, bands = (map_array(shard / f"{name}.npy") for name in _BANDED)
     return BandedShard(tokens, lines[documents], bands)
-
-
-def shard_name(number: int) -> str:
-    """The folder of a shard."""
-    return f"shard-{number:05d}"
-
-
-class _OpenShard:
-    """The shard being written: tokens go to the disk at once, lengths of lines and documents wait in memory."""
-
-    def __init__(self, folder: Path, dtype: np.dtype) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.dtype = dtype
-        self.num_tokens = 0
-        self.line_lengths: list[np.ndarray] = []
-        self.document_lengths: list[np.ndarray] = []
-        self.hashes = bytearray()  # of all documents but the last
-        self.last: hashlib.blake2b | None = None
-        self.file: IO[bytes] = open(folder / "tokens.npy", "wb")  # noqa: SIM115 (stays open between parts)
-        self.file.write(_npy_header(dtype, 0))
-        self.bands: BandWriter | None = None
-
-    def append(
-        self,
-        tokens: np.ndarray,
-        lines: np.ndarray,
-        documents: np.ndarray,
-        goes_on: bool,
-        signatures: np.ndarray | None,
-    ) -> None:
-        tokens = tokens.astype(self.dtype)
-        ends = np.concatenate([[0], np.cumsum(lines)])[np.cumsum(documents)]
-        for number, (start, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
-            if number > 0 or not goes_on:
-                self._finish_hash()
-                self.last = hashlib.blake2b(digest_size=8)
-            assert self.last is not None
-            self.last.update(tokens[start:end].tobytes())
-        if signatures is not None:
-            if self.bands is None:
-                self.bands = BandWriter(self.folder / "bands.npy")
-            self.bands.append(signatures, goes_on)
-        if goes_on:
-            self.document_lengths[-1][-1] += documents[0]
-            documents = documents[1:]
-        self.file.write(tokens.data)  # not tofile, whose error does not say that the disk is full
-        self.num_tokens += len(tokens)
-        self.line_lengths.append(lines.copy())
-        if len(documents):
-            self.document_lengths.append(documents.copy())
-
-    def drop_last(self) -> None:
-        num_lines = int(self.document_lengths[-1][-1])
-        self.document_lengths[-1] = self.document_lengths[-1][:-1]
-        if not len(self.document_lengths[-1]):
-            self.document_lengths.pop()
-        while num_lines:
-            lines = self.line_lengths.pop()
-            dropped = lines[-num_lines:]
-            if len(dropped) < len(lines):
-                self.line_lengths.append(lines[: -len(dropped)])
-            num_lines -= len(dropped)
-            self.num_tokens -= int(dropped.sum())
-        self.file.seek(_NPY_HEADER_BYTES + self.num_tokens * self.dtype.itemsize)
-        self.file.truncate()
-        self.last = None
-        if self.bands is not None:
-            self.bands.drop_last()
-
-    def remove(self) -> None:
-        """Leave nothing behind of a shard whose documents were all dropped."""
-        self.file.close()
-        if self.bands is not None:
-            self.bands.close()
-        shutil.rmtree(self.folder)
-
-    def _finish_hash(self) -> None:
-        if self.last is not None:
-            self.hashes += self.last.digest()
-            self.last = None
-
-    def finish(self) -> dict[str, Any]:
-        """Write the offsets, the hashes and the header; the shard's entry in store.json."""
-        self.file.seek(0)
-        self.file.write(_npy_header(self.dtype, self.num_tokens))
-        self.file.close()
-        lines = np.concatenate([np.zeros(1, np.int64), *self.line_lengths]).cumsum()
-        documents = np.concatenate([np.zeros(1, np.int64), *self.document_lengths]).cumsum()
-        _save(self.folder / "lines.npy", lines)
-        _save(self.folder / "documents.npy", documents)
-        self._finish_hash()
-        _save(self.folder / "hashes.npy", np.frombuffer(self.hashes, "<u8"))
-        names = ["tokens.npy", "lines.npy", "documents.npy", "hashes.npy"]
-        if self.bands is not None:
-            self.bands.finish()
-            names.append("bands.npy")
-        return {
-            "name": self.folder.name,
-            "documents": len(documents) - 1,
-            "lines": len(lines) - 1,
-            "tokens": self.num_tokens,
-            "files": {name: _receipt(self.folder / name) for name in names},
-        }
 
 
 def choose_held_out(
@@ -386,24 +202,6 @@ def choose_held_out(
     if not chosen:
         chosen = [int(candidates[np.argmin(document_tokens[candidates])])]
     return np.array(sorted(chosen), np.int64)
-
-
-def _npy_header(dtype: np.dtype, length: int) -> bytes:
-    """Header of a one-dimensional .npy file, of a fixed size so that it can be filled in when the length is known."""
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({length},), }}"
-    room = _NPY_HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    """np.save of one dimension, but a full disk is an OSError that says so."""
-    with open(path, "wb") as file:
-        file.write(_npy_header(array.dtype, len(array)))
-        file.write(array.data)
-
-
-def _receipt(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 # ------------------------------------------------------------------------------------------------ reading

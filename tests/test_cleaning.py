@@ -19,7 +19,8 @@ from electra.build import build
 from electra.cleaning import REASONS, Origin, Report, _identifier, clean, fault, mend_line, report_lines
 from electra.cli import main
 from electra.config import BuildConfig, CleaningConfig
-from electra.store import ShardWriter, Store
+from electra.shards import ShardWriter
+from electra.store import Store
 from electra.tokenizer import load_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh.#", *(f"##{letter}" for letter in "abcdefgh")]
