@@ -16,7 +16,7 @@ RUN apt-get update \
 WORKDIR /opt/electra
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY electra electra
-RUN pip install --no-cache-dir --constraint constraints.txt '.[parquet,zstd,sentences]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[parquet,zstd,sentences,storage,cleaning]'
 
 WORKDIR /work
 ENTRYPOINT ["electra"]
