@@ -15,6 +15,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile Dockerfile.cpu
 
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .

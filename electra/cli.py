@@ -22,7 +22,9 @@ from electra import __version__
 from electra.config.location import Location
 
 if TYPE_CHECKING:
+    from electra.config import FinetuneConfig, PretrainConfig
     from electra.interop.google_config import Hparams
+    from electra.launch.job import Job
 
 Config = TypeVar("Config")
 Arguments = Sequence[str]
@@ -40,6 +42,20 @@ def _parse(kind: type[Config], verb: str, example: str, arguments: Arguments, de
         args=list(arguments),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
         default=tyro.MISSING_NONPROP if default is None else default,
+    )
+
+
+def _parse_known(kind: type[Config], verb: str, example: str, arguments: Arguments) -> tuple[Config, list[str]]:
+    """As `_parse`, with the arguments that are not of this kind."""
+    import tyro
+
+    return tyro.cli(
+        kind,
+        prog=f"electra {verb}",
+        description=f"{(kind.__doc__ or '').strip()}\n\nExample: {example}",
+        args=list(arguments),
+        config=(tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
+        return_unknown_args=True,
     )
 
 
@@ -103,15 +119,13 @@ def build(arguments: Arguments) -> int:
     return 0
 
 
-def pretrain(arguments: Arguments) -> int:
-    """Pre-train by replaced-token detection; resumes by itself."""
+def _pretrain_config(arguments: Arguments) -> tuple[PretrainConfig, Hparams | None]:
+    """The configuration of a pre-training, with Google's hyper-parameters if they were given."""
     from electra.config import PretrainConfig
     from electra.presets import PRESETS
     from electra.toml import read_toml
 
     rest = list(arguments)
-    dry_run, profile = (flag in rest for flag in ("--dry-run", "--profile"))
-    rest = [argument for argument in rest if argument not in ("--dry-run", "--profile")]
     base = PretrainConfig()
     hparams = _google_hparams(rest, "pretrain")
     if rest and not rest[0].startswith("-"):
@@ -142,6 +156,13 @@ def pretrain(arguments: Arguments) -> int:
     config = replace(config, phases=base.phases)
     if not config.data:
         raise ValueError("pretrain needs --data, a token store made by electra build")
+    return config, hparams
+
+
+def pretrain(arguments: Arguments) -> int:
+    """Pre-train by replaced-token detection; resumes by itself."""
+    dry_run, profile = (flag in arguments for flag in ("--dry-run", "--profile"))
+    config, hparams = _pretrain_config([given for given in arguments if given not in ("--dry-run", "--profile")])
     if hparams is not None:
         from electra.interop.google_config import check_store, remarks
 
@@ -258,22 +279,37 @@ def convert(arguments: Arguments) -> int:
     return 0
 
 
-def finetune(arguments: Arguments) -> int:
-    """Fine-tune an encoder on a task, with several seeds."""
+def _finetune_config(arguments: Arguments) -> tuple[FinetuneConfig, Hparams | None]:
+    """The configuration of a fine-tuning, with Google's hyper-parameters if they were given."""
     from electra.config import FinetuneConfig
+    from electra.toml import read_toml
 
     rest = list(arguments)
     base, hparams = None, _google_hparams(rest, "finetune")
     if hparams is not None:
-        from electra.interop.google_config import check_model, finetune_config, remarks
+        from electra.interop.google_config import finetune_config
 
         base = finetune_config(hparams)
+    config_file = _take(rest, "--config", "a file: the config.toml of a fine-tuning")
+    if config_file is not None:
+        if hparams is not None:
+            raise ValueError("--google-hparams and --config both say where to begin: leave one out")
+        base = read_toml(FinetuneConfig, Path(config_file))
     example = (
         "electra finetune run --task sst2 --data glue/SST-2 --out sst2\n"
-        "--google-hparams FILE reads hparams of google-research/electra (a JSON file or text), flags override them"
+        "--config FILE reads the config.toml of a fine-tuning; --google-hparams FILE reads hparams of "
+        "google-research/electra (a JSON file or text); flags override both"
     )
-    config = _parse(FinetuneConfig, "finetune [--google-hparams FILE]", example, rest, base)
+    verb = "finetune [--config FILE | --google-hparams FILE]"
+    return _parse(FinetuneConfig, verb, example, rest, base), hparams
+
+
+def finetune(arguments: Arguments) -> int:
+    """Fine-tune an encoder on a task, with several seeds."""
+    config, hparams = _finetune_config(arguments)
     if hparams is not None:
+        from electra.interop.google_config import check_model, remarks
+
         check_model(hparams, config.model)
         for line in remarks(hparams):
             print(line)
@@ -385,10 +421,76 @@ def demo(arguments: Arguments) -> int:
     return 0
 
 
+def _job(arguments: Arguments) -> Job:
+    """What a launcher is to start: PRESET ..., pretrain ... or finetune ..., checked as the verb itself would."""
+    from electra.launch.job import Job
+
+    verb, *rest = arguments if arguments and arguments[0] in ("pretrain", "finetune") else ("pretrain", *arguments)
+    if verb == "finetune":
+        return Job("finetune", tuple(rest), _finetune_config(rest)[0])
+    return Job("pretrain", tuple(rest), _pretrain_config(rest)[0])
+
+
+def _launch_slurm(arguments: Arguments) -> int:
+    from electra.config.launching import SlurmConfig
+    from electra.launch.slurm import launch
+
+    example = (
+        "electra launch slurm electra-base --data store --out run --nodes 2 --gpus-per-node 8 --partition gpu "
+        "(what these options do not name goes to electra pretrain or, after the word finetune, to electra finetune)"
+    )
+    config, rest = _parse_known(SlurmConfig, "launch slurm [finetune] [PRESET] ...", example, arguments)
+    launch(config, _job(rest))
+    return 0
+
+
+def _launch_sagemaker(arguments: Arguments) -> int:
+    from electra.config.launching import SageMakerConfig
+    from electra.launch.sagemaker import in_container, launch
+
+    example = (
+        "electra launch sagemaker electra-small --data s3://b/store --out s3://b/run --image ... --role ... "
+        "(what these options do not name goes to electra pretrain or, after the word finetune, to electra finetune)"
+    )
+    config, rest = _parse_known(SageMakerConfig, "launch sagemaker [finetune] [PRESET] ...", example, arguments)
+    moved, places = in_container(rest)
+    return launch(config, _job(moved), places)
+
+
+def _launch_sagemaker_entry(arguments: Arguments) -> int:
+    from electra.config.launching import SageMakerEntryConfig
+    from electra.launch.sagemaker_entry import enter
+
+    verb = "launch sagemaker-entry"
+    config = _parse(SageMakerEntryConfig, verb, "electra launch sagemaker-entry pretrain", arguments)
+    return enter(config.verb, config.root, config.processes)
+
+
+LAUNCHERS = {
+    "slurm": _launch_slurm,
+    "sagemaker": _launch_sagemaker,
+    "sagemaker-entry": _launch_sagemaker_entry,
+}
+
+
+def launch(arguments: Arguments) -> int:
+    """Start a run on a Slurm cluster or on Amazon SageMaker."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: electra launch slurm|sagemaker [PRESET] ...    electra launch slurm --help explains each")
+        print("\nExample: electra launch slurm electra-base --data store --out run --gpus-per-node 8 --dry-run")
+        raise SystemExit(0)
+    where, *rest = arguments
+    if where not in LAUNCHERS:
+        raise ValueError(f"electra launch cannot start a run on {where!r}: it knows slurm and sagemaker")
+    return LAUNCHERS[where](rest)
+
+
 VERBS: dict[str, Callable[[Arguments], int]] = {
     verb.__name__: verb
-    for verb in (demo, vocab, build, inspect, pretrain, evaluate, export, convert, finetune, compare, predict, doctor)
-}
+    for verb in (
+        demo, vocab, build, inspect, pretrain, evaluate, export, convert, finetune, compare, predict, launch, doctor,
+    )
+}  # fmt: skip
 
 
 def help_text() -> str:
