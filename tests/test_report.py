@@ -25,7 +25,7 @@ from electra.evaluate import open_run
 from electra.finetune import finetune
 from electra.log import read_metrics
 from electra.pages.html import number, tag
-from electra.pages.plots import Curve, curves_plot
+from electra.pages.plots import POINTS, Curve, curves_plot
 from electra.pages.runs import read_runs
 from electra.pretrain import pretrain
 from electra.report import Reporter, report
@@ -192,6 +192,7 @@ def test_plan_and_machine(page, trained):
     assert facts["model"].startswith("1 layer of 32, ")
     assert sum(int(number.replace(",", "")) for number in found) == counted
     assert facts["rows"] == "5 steps x 8 rows x 32 = 1,280 tokens; then 3 steps x 4 rows x 48 = 576 tokens"
+    assert facts["learning rates"] == "at most adamw 0.0005; then adamw 0.0005"
     (start,) = [json.loads(line) for line in (trained / "starts.jsonl").read_text().splitlines()]
     assert start["step"] == 0 and start["processes"] == 1 and start["torch"] == torch.__version__
     assert start["device"] in facts["started on"] and "fp32" in facts["started on"]
@@ -470,6 +471,16 @@ def test_fine_tunings_with_their_spread(tuned):
     assert (tuned / "a" / "starts.jsonl").read_text().count("\n") == 1
 
 
+def test_tasks_of_ones_own_are_told_apart_by_their_data(tuned, tmp_path):
+    other = Path(shutil.copytree(tuned / "b", tmp_path / "b"))
+    config = other / "config.toml"
+    config.write_text(re.sub('data = ".*"', 'data = "elsewhere"', config.read_text()))
+    Reporter([tuned / "a", other], tmp_path / "r.html").write()
+    found = read_page(tmp_path / "r.html")
+    assert "Task custom (elsewhere)" in found.text and found.text.count("Task custom (") == 2
+    assert {row["run"] for row in found.table("dev accuracy of each trial")} == {"a"}
+
+
 def test_a_fine_tuning_that_is_not_finished(tuned, tmp_path):
     run = Path(shutil.copytree(tuned / "a", tmp_path / "run"))
     (run / "results.json").unlink()
@@ -495,7 +506,10 @@ def test_text_is_escaped_and_html_is_not():
 def test_a_long_curve_keeps_its_peaks():
     ys = np.sin(np.arange(100_000) / 999.0)
     ys[31_234], ys[77_777] = 5.0, -5.0
-    xs, shown = Curve("a", np.arange(100_000.0), ys, 0).thinned()
-    assert len(xs) <= 1002 and {31_234.0, 77_777.0, 0.0, 99_999.0} <= set(xs)
-    assert np.array_equal(shown, ys[xs.astype(int)])
-    assert len(curves_plot("t", [Curve("a", np.arange(100_000.0), ys, 0)], unit="step", xlabel="steps")) < 60_000
+    curve = Curve("a", np.arange(100_000.0), ys, 0)
+    xs, low, mean, high = curve.stretches()
+    assert len(xs) == POINTS and (np.diff(xs) > 0).all()
+    assert (low.min(), high.max()) == (-5.0, 5.0) and (low <= mean).all() and (mean <= high).all()
+    assert mean == pytest.approx(np.sin(xs / 999), abs=0.05)
+    picture = curves_plot("t", [curve], unit="step", xlabel="steps")
+    assert len(picture) < 40_000 and "lowest -5, highest 5." in picture

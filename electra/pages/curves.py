@@ -31,7 +31,7 @@ TITLES = {
     "discriminator_recall": ("Discriminator recall", "of the replaced tokens"),
     "discriminator_f1": ("Discriminator F1", "of replaced tokens"),
     "discriminator_auc": ("Discriminator AUC", "0.5 has learnt nothing; it does not depend on a threshold"),
-    "learning_rate": ("Learning rate", ""),
+    "learning_rate": ("Learning rate", "of AdamW or LAMB; those of Muon and of single layers are in proportion"),
     "gradient_norm": ("Gradient norm", "before it is clipped"),
     "tokens_per_second": (
         "Throughput, tokens/s",

@@ -24,8 +24,8 @@ _COLOURS = {_INK: "currentColor", _GRID: "var(--line)", _PAPER: "var(--paper)"} 
     f"#0000f{n}": f"var(--s{n})" for n in range(1, SERIES + 1)
 }
 _DASHES = ("-", (0, (6, 1.5, 1, 1.5)), (0, (1, 1)))  # when there are more curves than colours
-_POINTS = 1000
-"""Points of a curve that are drawn, at most: more than a screen has columns for it."""
+POINTS = 300
+"""Points of a curve that are drawn, at most; of a longer one the mean of each stretch in a band of its extremes."""
 _WIDTH, _HEIGHT = 6.4, 3.4  # inches of 72 units
 
 
@@ -40,15 +40,12 @@ class Curve:
     is_held_out: bool = False  # a dot for each evaluation, joined by dashes
     trial: str = ""  # of several that have one label and one colour
 
-    def thinned(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest point of each stretch, so that no peak is lost."""
-        if len(self.xs) <= _POINTS:
-            return self.xs, self.ys
-        kept = [0, len(self.xs) - 1]
-        for stretch in np.array_split(np.arange(len(self.xs)), _POINTS // 2):
-            kept += [stretch[self.ys[stretch].argmin()], stretch[self.ys[stretch].argmax()]]
-        places = np.unique(kept)
-        return self.xs[places], self.ys[places]
+    def stretches(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """x, lowest, mean and highest y of each of (POINTS,) stretches, so that no peak is lost."""
+        parts = np.array_split(np.arange(len(self.xs)), POINTS)
+        x, mean = (np.array([values[part].mean() for part in parts]) for values in (self.xs, self.ys))
+        low, high = (np.array([extreme(self.ys[part]) for part in parts]) for extreme in (np.min, np.max))
+        return x, low, mean, high
 
     def in_words(self, unit: str) -> str:
         name = " ".join(filter(None, (self.label, self.trial)))
@@ -87,17 +84,21 @@ def curves_plot(
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for curve in curves:
-            xs, ys = curve.thinned()
+            xs, ys, colour = curve.xs, curve.ys, _series(curve.series)
+            if len(xs) > POINTS:  # the mean, and around it a band from the lowest to the highest
+                xs, low, ys, high = curve.stretches()
+                axes.fill_between(xs, low, high, color=colour, alpha=0.25, linewidth=0)
             dash = _DASHES[curve.series // SERIES % len(_DASHES)]
             style: dict[str, Any] = {"linestyle": dash, "linewidth": 1.6}
             if curve.is_held_out:
-                style = {"linestyle": (0, (3, 2)), "linewidth": 1.1, "marker": "o", "markersize": 3.5, "clip_on": False}
+                style = {"linestyle": (0, (3, 2)), "linewidth": 1.2}
+                if len(xs) <= 40:
+                    style |= {"marker": "o", "markersize": 3.5, "clip_on": False}
             elif len(xs) == 1:
                 style = {"marker": "s", "markersize": 4, "linestyle": "none", "clip_on": False}
-            axes.plot(xs, ys, color=_series(curve.series), **style)
-        positive = [curve.ys for curve in curves if len(curve.ys)]
-        low, high = min(float(ys.min()) for ys in positive), max(float(ys.max()) for ys in positive)
-        if log and low > 0 and high > 20 * low:
+            axes.plot(xs, ys, color=colour, **style)
+        least, most = min(float(curve.ys.min()) for curve in curves), max(float(curve.ys.max()) for curve in curves)
+        if log and least > 0 and most > 20 * least:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: _tick(value))
         end = max(float(curve.xs[-1]) for curve in curves)
@@ -107,7 +108,7 @@ def curves_plot(
         axes.xaxis.get_major_locator().set_params(nbins=6)
         if percent:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-        elif high >= 10_000:
+        elif most >= 10_000 or most < 1e-3:
             axes.yaxis.set_major_formatter(lambda value, _: _tick(value))
         for place, name in (marks or {}).items():
             axes.axvline(place, color=_INK, linewidth=0.8, linestyle=(0, (1, 2)))
@@ -131,7 +132,7 @@ def curves_plot(
 
 def _tick(value: float) -> str:
     """'2.5k', '30M'."""
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.4g}{name}"
     return f"{value:.4g}"

@@ -18,6 +18,7 @@ from electra.log import duration
 from electra.objectives import make_model
 from electra.pages.curves import Training, in_order, metric_figures, metric_title
 from electra.pages.html import Child, Html, details, number, section, table, tag
+from electra.pages.plots import POINTS
 from electra.pages.runs import PretrainingRun, Row
 from electra.toml import to_dict
 
@@ -34,7 +35,10 @@ def pretraining_sections(runs: Sequence[PretrainingRun]) -> list[Html]:
     trainings = [Training(run.label, run.history, place, run) for place, run in enumerate(runs)]
     figures = metric_figures(trainings, "held-out", marks=_phase_marks(runs))
     nothing = tag("p", "Nothing has been logged yet.", class_="note")
-    sections.append(section("Curves", tag("div", figures, class_="plots") if figures else nothing))
+    is_long = any(len(run.history.train) > POINTS for run in runs)
+    band = tag("p", f"Lines are means over {POINTS} stretches, bands go from the lowest to the highest value.")
+    plots = [band if is_long else None, tag("div", figures, class_="plots")]
+    sections.append(section("Curves", plots if figures else nothing))
     return sections
 
 
@@ -114,6 +118,20 @@ def _rows(run: PretrainingRun) -> str:
     )
 
 
+def _rates(run: PretrainingRun) -> str:
+    """The peaks of all learning rates; the curve shows the first of each."""
+    parts = []
+    for phase in run.phases:
+        given = phase.config.optimizer
+        name = "AdamW" if given.optimizer == "muon" else given.optimizer
+        rates = f"{name} {number(given.learning_rate)}"
+        rates += f", Muon {number(given.muon_learning_rate)}" if given.optimizer == "muon" else ""
+        parts.append(rates)
+    scale = run.config.optimizer.generator_lr_scale
+    generator = f"; the generator's own layers at {number(scale)} times that" if scale != 1 else ""
+    return f"at most {'; then '.join(parts)}{generator}"
+
+
 def _compute(run: PretrainingRun) -> str:
     costs = [flops_per_token(phase.config, run.vocab_size) for phase in run.phases]
     total = sum(cost * phase.tokens for cost, phase in zip(costs, run.phases, strict=True))
@@ -156,6 +174,7 @@ _PLAN: dict[str, Fact] = {
     "schedule": lambda run: "; then ".join(
         f"{phase.config.optimizer.optimizer}, {phase.schedule}" for phase in run.phases
     ),
+    "learning rates": _rates,
     "compute": _compute,
     "started on": _machine,
     "memory": _memory,

@@ -171,7 +171,9 @@ class FinetuningRun:
 
     @property
     def task(self) -> str:
-        return str(self.found["task"]) if self.found else self.config.task
+        """Its name; tasks of one's own are told apart by their data."""
+        name = str(self.found["task"]) if self.found else self.config.task
+        return f"{name} ({self.config.data})" if name == "custom" else name
 
     @property
     def trials(self) -> int:

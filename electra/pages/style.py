@@ -36,7 +36,8 @@ td:last-child:not(.number) { min-width: 12rem; }
 td.number { white-space: nowrap; }
 .side { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start; }
 .side > * { min-width: 0; }
-.plots { display: grid; gap: 1.6rem 2rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
+.plots { display: grid; margin-top: 1rem; gap: 1.6rem 2rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure.wide { grid-column: 1 / -1; }
 figcaption p { font-size: .9rem; margin: 0; }
