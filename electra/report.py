@@ -34,7 +34,7 @@ class Reporter:
     """By default report.html in the run folder, of several runs in the current folder."""
     fast: bool = False
     """Leave out what needs the model."""
-    data: Path | None = None
+    data: str | None = None
     rows: int = 0
     samples: int = 3
     device: str = "auto"

@@ -33,10 +33,7 @@ TITLES = {
     "discriminator_auc": ("Discriminator AUC", "0.5 has learnt nothing; it does not depend on a threshold"),
     "learning_rate": ("Learning rate", "of AdamW or LAMB; those of Muon and of single layers are in proportion"),
     "gradient_norm": ("Gradient norm", "before it is clipped"),
-    "tokens_per_second": (
-        "Throughput, tokens/s",
-        "evaluations and saving are not counted",
-    ),
+    "tokens_per_second": ("Throughput, tokens/s", "evaluations and saving are not counted"),
     "mfu": ("Model FLOPs utilisation", "of a matrix product measured when the run starts"),
     "peak_memory_gib": ("Peak memory, GiB", "of the main process"),
     "loss_scale": ("Loss scale", "of fp16"),
@@ -139,7 +136,7 @@ def _figure(metric: str, lines: Sequence[_Line], remark: str, marks: Mapping[flo
 def _same_tokens(runs: Sequence[PretrainingRun]) -> bool:
     """Whether a step is as many tokens in all runs, so that one picture has both axes."""
     steps = np.linspace(0, min(run.steps for run in runs), 200)
-    return all(np.array_equal(run.tokens(steps), runs[0].tokens(steps)) for run in runs)
+    return all(np.allclose(run.tokens(steps), runs[0].tokens(steps)) for run in runs)
 
 
 def _table(lines: Sequence[_Line], runs: Sequence[PretrainingRun]) -> Html:

@@ -32,7 +32,6 @@ class Examination:
     step: int
     rows: int
     tables: list[Table]
-    metrics: dict[str, float]
     replaced_share: float
     curve: PrecisionRecall | None
     calibration: Calibration | None
@@ -40,21 +39,20 @@ class Examination:
     is_electric: bool
 
 
-def examine(run: Path, data: Path | None, num_rows: int, num_samples: int, device: str) -> Examination:
+def examine(run: Path, data: str | None, num_rows: int, num_samples: int, device: str) -> Examination:
     """Evaluate the newest checkpoint. ValueError as `evaluate.open_run`."""
     opened = open_run(run, data, num_rows, device)
     breakdown = breakdown_of(opened)
-    metrics = opened.evaluate(breakdown)
+    opened.evaluate(breakdown)
     found, samples = breakdown.detection(), []
     if not isinstance(opened.model, MaskedLM):
-        vocabulary = opened.store.vocabulary()
+        vocabulary = opened.mixture.first.vocabulary()
         count = min(num_samples, opened.evaluator.num_rows)
         samples = [draw_sample(opened.evaluator, opened.model, number, vocabulary) for number in range(count)]
     return Examination(
         step=opened.step,
         rows=opened.evaluator.num_rows,
         tables=breakdown.tables(),
-        metrics=metrics,
         replaced_share=float(found[1].mean()) if found else 0.0,
         curve=precision_recall(*found) if found else None,
         calibration=calibration(*found) if found else None,

@@ -138,9 +138,7 @@ def _tick(value: float) -> str:
     return f"{value:.4g}"
 
 
-def precision_recall_plot(
-    curves: Sequence[tuple[Curve, float, tuple[float, float]]],
-) -> Html:
+def precision_recall_plot(curves: Sequence[tuple[Curve, float, tuple[float, float]]]) -> Html:
     """Each with the share of replaced tokens, and (recall, precision) where a probability of one half decides."""
 
     def paint(figure: Any) -> None:
@@ -257,7 +255,6 @@ _SETTINGS = {
     "text.parse_math": False,  # a dollar in a name is a dollar
     "font.size": 10,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
-    "axes.unicode_minus": True,
 }
 
 

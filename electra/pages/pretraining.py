@@ -15,6 +15,7 @@ import torch
 
 from electra.announcement import describe, flops_per_token
 from electra.log import duration
+from electra.mixture import shares_of
 from electra.objectives import make_model
 from electra.pages.curves import Training, in_order, metric_figures, metric_title
 from electra.pages.html import Child, Html, details, number, section, table, tag
@@ -100,14 +101,19 @@ def _model(run: PretrainingRun) -> str:
     )
 
 
-def _data(run: PretrainingRun) -> str:
-    receipt = run.receipt
-    names = [Path(source["path"]).name for source in receipt.get("sources", [])]
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6:,} more files" if len(names) > 6 else "")
-    return (
-        f"{receipt['tokens']:,} tokens in {receipt['documents']:,} documents, "
-        f"{receipt['held_out']['tokens']:,} tokens held out; vocabulary {run.vocab_size:,}; {shown}"
-    ).removesuffix("; ")
+def _data(run: PretrainingRun) -> Child:
+    """A line for each store, with its share of the rows where there are several."""
+    lines: list[Child] = []
+    several = len(run.receipts) > 1
+    for receipt, share in zip(run.receipts, shares_of(run.config.weights, run.receipts), strict=True):
+        names = [Path(source["path"]).name for source in receipt.get("sources", [])]
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6:,} more files" if len(names) > 6 else "")
+        words = (
+            f"{receipt['tokens']:,} tokens in {receipt['documents']:,} documents, {receipt['held_out']['tokens']:,} "
+            f"tokens held out; vocabulary {run.vocab_size:,}; {shown}"
+        ).removesuffix("; ")
+        lines += [tag("br") if lines else None, f"{share:.1%} of the rows: " * several, words]
+    return lines
 
 
 def _rows(run: PretrainingRun) -> str:
@@ -264,6 +270,8 @@ def flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 def _value(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
     return number(value) if isinstance(value, float) else str(value)
 
 

@@ -26,6 +26,7 @@ from electra.checkpoint import Checkpoints
 from electra.config import FinetuneConfig, PretrainConfig
 from electra.files import read_json
 from electra.log import duration, read_metrics
+from electra.mixture import read_receipts
 from electra.phases import Phase, phase_at, plan
 from electra.runtime import Runtime
 from electra.toml import read_toml
@@ -76,7 +77,7 @@ class PretrainingRun:
     folder: Path
     label: str
     config: PretrainConfig
-    receipt: dict[str, Any]  # store.json
+    receipts: list[dict[str, Any]]  # store.json of each store
     history: History
     starts: list[Row]
 
@@ -86,7 +87,7 @@ class PretrainingRun:
 
     @property
     def vocab_size(self) -> int:
-        return int(self.receipt["vocabulary"]["size"])
+        return int(self.receipts[0]["vocabulary"]["size"])
 
     @property
     def steps(self) -> int:
@@ -133,7 +134,9 @@ class PretrainingRun:
 
     @property
     def is_finished(self) -> bool:
-        return self.history.step >= self.steps
+        """Whether the last step is done, and saved unless that is long ago: it is logged before it is evaluated."""
+        is_saved = self.steps in self.checkpoints or _age(self.folder, self.history.written) > PATIENCE
+        return self.history.step >= self.steps and is_saved
 
     @property
     def is_running(self) -> bool:
@@ -248,8 +251,7 @@ def _read(folder: Path, label: str) -> Run:
     starts = _lines(folder / "starts.jsonl")
     if _kind(folder) == "pretrain":
         config = read_toml(PretrainConfig, folder / "config.toml")
-        receipt = read_json(folder / "store.json")
-        return PretrainingRun(folder, label, config, receipt, History.read(folder), starts)
+        return PretrainingRun(folder, label, config, read_receipts(folder), History.read(folder), starts)
     given = read_toml(FinetuneConfig, folder / "config.toml")
     results = folder / "results.json"
     found = read_json(results) if results.exists() else None
