@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from electra.evaluate import open_run
+from electra.evaluate import OpenedRun, open_run
 from electra.metrics import rtd_metrics
 from electra.mixture import Mixture
 from electra.mlm import MaskedLM, MaskedLMOutput
@@ -171,11 +171,14 @@ class Breakdown:
             self._logits.append(out.logits.float().cpu().numpy()[valid])
             self._labels.append(out.labels.cpu().numpy()[valid])
 
+    def detection(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Logits and labels (N,) of the discriminator at all tokens; None if there is none."""
+        return (np.concatenate(self._logits), np.concatenate(self._labels)) if self._logits else None
+
     def tables(self) -> list[Table]:
         """One table for each grouping; groups without tokens are left out."""
         slots = {name: np.concatenate(values) for name, values in self._slots.items()}
-        logits = np.concatenate(self._logits) if self._logits else None
-        labels = np.concatenate(self._labels) if self._labels else None
+        logits, labels = self.detection() or (None, None)
         tables = []
         for grouping, parts in zip(self.groupings, self._groups, strict=True):
             slot_groups, token_groups = np.concatenate(parts.slot_groups), np.concatenate(parts.token_groups)
@@ -232,6 +235,16 @@ def _detection(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None
     return {"tokens": len(labels), "replaced_share": share} | found
 
 
+def breakdown_of(opened: OpenedRun) -> Breakdown:
+    """By all groupings that have a meaning for a run."""
+    special, objective = opened.mixture.first.special, opened.model.objective
+    seq_len = opened.evaluator.batch.input_ids.shape[1]
+    groupings = [by_position(seq_len), by_frequency(mixed_counts(opened.mixture), special)]
+    if objective.generator in ("shared-embeddings", "own-embeddings", "same-network"):  # reads [MASK]
+        groupings.append(by_shown(special))
+    return Breakdown(groupings)
+
+
 @dataclass(frozen=True)
 class Report:
     """What `electra evaluate` says of a run."""
@@ -247,16 +260,12 @@ def report_run(run: Path, data: str | None, num_rows: int, device: str, num_samp
     Raises ValueError as `evaluate.open_run`, and for samples of a model without discriminator.
     """
     opened = open_run(run, data, num_rows, device)
-    model, store = opened.model, opened.mixture.first
+    model = opened.model
     if num_samples and isinstance(model, MaskedLM):
         raise ValueError(f"{run} is a masked LM alone: it has no discriminator to show, leave out --samples")
-    seq_len = opened.evaluator.batch.input_ids.shape[1]
-    groupings = [by_position(seq_len), by_frequency(mixed_counts(opened.mixture), store.special)]
-    if model.objective.generator in ("shared-embeddings", "own-embeddings", "same-network"):  # reads [MASK]
-        groupings.append(by_shown(store.special))
-    breakdown = Breakdown(groupings)
+    breakdown = breakdown_of(opened)
     metrics = opened.evaluate(breakdown)
     count = min(num_samples, opened.evaluator.num_rows)
-    vocabulary = store.vocabulary()
+    vocabulary = opened.mixture.first.vocabulary()
     samples = [held_out_sample(opened.evaluator, model, number, vocabulary) for number in range(count)]
     return Report(metrics, breakdown.tables(), samples)

@@ -25,6 +25,7 @@ from torch import nn
 from electra.config import FinetuneConfig
 from electra.files import atomic_file, read_json, refuse_existing, write_json
 from electra.interop.hf import load_pretrained, save_model_folder
+from electra.machine import record_start
 from electra.results import latex_table, model_card, results_table, summarise_trials
 from electra.runtime import Runtime, running
 from electra.tasks.catalogue import find_task
@@ -58,6 +59,8 @@ def fine_tune(config: FinetuneConfig, runtime: Runtime) -> dict[str, Any]:
     if config.mode in ("eval", "predict"):
         return answer(plan, runtime)
     results = finished_trials(plan)
+    if runtime.is_main and len(results) < len(plan.trials):
+        record_start(config.out, 0, runtime)
     for trial in plan.trials:
         if trial.name in results:
             print(f"{trial.name}: finished before, its result is kept", flush=True)

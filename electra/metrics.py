@@ -44,6 +44,67 @@ def rtd_metrics(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """The discriminator at every threshold: (N,) by rising recall, at most a point for each distinct logit."""
+
+    recall: np.ndarray
+    precision: np.ndarray
+    threshold: np.ndarray
+    """Probability from which on a token is called replaced; 1 at recall 0, where none is."""
+    average_precision: float
+
+
+def precision_recall(logits: ArrayLike, labels: ArrayLike) -> PrecisionRecall | None:
+    """scikit-learn's precision_recall_curve and average_precision_score; None if no token is replaced."""
+    from scipy.special import expit
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    scores, truth = np.asarray(logits, dtype=np.float64).ravel(), np.asarray(labels).ravel().astype(np.int64)
+    _require_pairs(scores, truth)
+    if not truth.any():
+        return None
+    precision, recall, threshold = precision_recall_curve(truth, scores)
+    return PrecisionRecall(
+        recall[::-1],
+        precision[::-1],
+        expit(np.append(threshold, np.inf)[::-1]),
+        float(average_precision_score(truth, scores)),
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Tokens by the probability of being replaced that they were given, in N equal bins from 0 to 1.
+
+    Arrays (N,): how many, their mean probability, and the share of them that is replaced; 0 of an empty bin.
+    """
+
+    edges: np.ndarray  # (N + 1,)
+    counts: np.ndarray
+    predicted: np.ndarray
+    replaced: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean over tokens of |predicted - replaced| of their bin."""
+        return float(np.sum(self.counts * np.abs(self.predicted - self.replaced)) / self.counts.sum())
+
+
+def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = 20) -> Calibration:
+    """How far the probabilities of the discriminator can be believed; the bins are those of scikit-learn."""
+    from scipy.special import expit
+
+    given, truth = expit(np.asarray(logits, dtype=np.float64).ravel()), np.asarray(labels, dtype=np.float64).ravel()
+    _require_pairs(given, truth)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    place = np.searchsorted(edges[1:-1], given)
+    counts = np.bincount(place, minlength=bins)
+    sums = [np.bincount(place, values, minlength=bins) for values in (given, truth)]
+    predicted, replaced = (total / np.maximum(counts, 1) for total in sums)
+    return Calibration(edges, counts, predicted, replaced)
+
+
 def histogram_auc(originals: np.ndarray, replaced: np.ndarray) -> float:
     """AUC from counts (bins,) of the logits of original and of replaced tokens, bins in ascending order.
 

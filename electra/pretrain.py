@@ -30,6 +30,7 @@ from electra.config.location import is_url
 from electra.evaluate import Evaluator, rtd_batch
 from electra.export import export_run
 from electra.log import RunLog, read_metrics
+from electra.machine import record_start
 from electra.masking import continuations, global_rng, mask_rows
 from electra.mixture import MixedRows, Mixture, read_receipts, receipt_path
 from electra.objectives import PretrainingModel, make_model, network_shapes
@@ -115,6 +116,8 @@ def _pretrain(
     if state.step < phases[-1].end:
         costs = [(phase.end, phase_cost(phase, store.vocab_size)) for phase in phases]
         folder = config.out if runtime.is_main else None
+        if folder is not None:
+            record_start(folder, state.step, runtime)
         log = RunLog(folder, start_step=state.step, phases=costs, quiet=not runtime.is_main)
         with contextlib.ExitStack() as stack:
             stack.callback(log.close)

@@ -91,10 +91,15 @@ def _busiest(sizes: Sequence[int], marked: Sequence[bool], room: int) -> tuple[i
     return best
 
 
-def held_out_sample(evaluator: Evaluator, model: PretrainingModel, number: int, vocabulary: Vocabulary) -> list[str]:
-    """What to print of held-out row `number` (they are counted round and round), for where standard output goes."""
+def draw_sample(evaluator: Evaluator, model: PretrainingModel, number: int, vocabulary: Vocabulary) -> Sample:
+    """Held-out row `number` (they are counted round and round)."""
     batch, out = evaluator.row(model, number)
     assert isinstance(out, RTDOutput), "a masked LM alone has no discriminator"
+    return make_sample(batch, out, vocabulary)
+
+
+def held_out_sample(evaluator: Evaluator, model: PretrainingModel, number: int, vocabulary: Vocabulary) -> list[str]:
+    """What to print of a held-out row, for where standard output goes."""
     width, colour = terminal()
-    lines = sample_lines(make_sample(batch, out, vocabulary), width - 4, colour)
+    lines = sample_lines(draw_sample(evaluator, model, number, vocabulary), width - 4, colour)
     return [f"held-out row {number % evaluator.num_rows + 1:,}:", *(f"    {line}" for line in lines)]

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
-from electra.metrics import classification_metrics, regression_metrics, rtd_metrics, summarise
+from electra.metrics import (
+    calibration,
+    classification_metrics,
+    precision_recall,
+    regression_metrics,
+    rtd_metrics,
+    summarise,
+)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -71,6 +79,28 @@ def test_rtd_metrics_of_one_class_are_finite(label: int) -> None:
     assert found["auc"] == 0.5
     assert found["precision"] == found["recall"] == found["f1"] == 0.0
     assert found["accuracy"] == 1.0 - label
+
+
+def test_precision_recall_and_calibration_equal_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    labels = random.random(3000) < 0.15
+    logits = random.normal(-2, 1.5, 3000) + labels
+    found = precision_recall(logits, labels)
+    assert found is not None and found.average_precision == pytest.approx(sk.average_precision_score(labels, logits))
+    precision, recall, _ = sk.precision_recall_curve(labels, logits)
+    assert np.array_equal(found.precision[::-1], precision) and np.array_equal(found.recall[::-1], recall)
+    assert found.threshold[0] == 1 and (np.diff(found.threshold) <= 0).all()
+    place = len(found.recall) // 3  # a threshold is where its precision and recall come from
+    called = 1 / (1 + np.exp(-logits)) >= found.threshold[place] - 1e-12
+    assert found.recall[place] == pytest.approx(sk.recall_score(labels, called))
+    assert found.precision[place] == pytest.approx(sk.precision_score(labels, called))
+    bins = calibration(logits, labels, bins=10)
+    replaced, predicted = calibration_curve(labels, 1 / (1 + np.exp(-logits)), n_bins=10)
+    used = bins.counts > 0
+    assert bins.predicted[used] == pytest.approx(predicted) and bins.replaced[used] == pytest.approx(replaced)
+    assert bins.counts.sum() == 3000
+    assert bins.error == pytest.approx(np.average(np.abs(predicted - replaced), weights=bins.counts[used]))
+    assert precision_recall(logits, np.zeros(3000)) is None
 
 
 def test_summary_of_seeds() -> None:

@@ -20,11 +20,13 @@ from electra.cli.launching import launch
 from electra.cli.machine import demo, doctor
 from electra.cli.parsing import Arguments
 from electra.cli.pretraining import convert, evaluate, export, pretrain
+from electra.cli.reporting import report
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
     verb.__name__: verb
     for verb in (
-        demo, vocab, build, inspect, pretrain, evaluate, export, convert, finetune, compare, predict, launch, doctor,
+        demo, vocab, build, inspect, pretrain, evaluate, report, export, convert, finetune, compare, predict, launch,
+        doctor,
     )
 }  # fmt: skip
 

@@ -1,0 +1,57 @@
+"""What a run ran on: a line in `starts.jsonl` of the run folder each time that it starts or goes on.
+
+The announcement says the same on the terminal, where it is gone the day after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from electra import __version__
+from electra.runtime import Runtime
+
+
+def describe(runtime: Runtime) -> dict[str, Any]:
+    """Device, processes, precision, processor, memory in GiB and versions; without names of hosts or users."""
+    facts: dict[str, Any] = {
+        "device": device_name(runtime.device),
+        "processes": runtime.world_size,
+        "precision": runtime.precision,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "electra": __version__,
+    }
+    if os.name == "posix":
+        facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    return facts
+
+
+def device_name(device: torch.device) -> str:
+    """Of an accelerator its model, of a CPU what Linux calls it; the kind of device where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        try:
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            lines = []
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return f"CPU, {names[0]}" if names else f"CPU, {platform.processor() or platform.machine()}"
+    return device.type
+
+
+def record_start(folder: Path, step: int, runtime: Runtime) -> None:
+    """Add a line for a run that begins, or goes on, after `step` steps."""
+    line = json.dumps({"step": step, "time": round(time.time())} | describe(runtime))
+    with (folder / "starts.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
