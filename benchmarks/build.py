@@ -188,7 +188,9 @@ def measure(text: Path, vocab: str, processes: list[int], repeats: int, python_m
             runs["python"].append(run(PYTHON, [str(head), vocab]))
         expected = run(PLAIN, [str(head), vocab])["tokens"]
         sizes = {name: text.stat().st_size / 1e6 for name in sides} | {"python": head.stat().st_size / 1e6}
-    if len({one["tokens"] for name in sides for one in runs[name]}) != 1 or runs["python"][0]["tokens"] != expected:
+    # Python lower-cases a sigma at the end of a Greek word to another letter than `tokenizers` does.
+    differ = abs(runs["python"][0]["tokens"] - expected) > 1e-5 * expected
+    if differ or len({one["tokens"] for name in sides for one in runs[name]}) != 1:
         raise SystemExit("the sides disagree about the number of tokens")
     results = {}
     for name, many in runs.items():
