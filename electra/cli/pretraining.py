@@ -1,4 +1,4 @@
-"""Verbs about pre-training and what it leaves: pretrain, evaluate, export, convert."""
+"""Verbs about pre-training and what it leaves: pretrain, evaluate, export, push, convert."""
 
 from __future__ import annotations
 
@@ -167,6 +167,30 @@ def export(arguments: Arguments) -> int:
     exported = export_run(given.run, given.out, given.format, given.overwrite, given.card)
     folders = " and ".join(str(given.out / name) for name in exported.networks)
     print(f"wrote {folders} from step {exported.step:,}")
+    return 0
+
+
+@dataclass(frozen=True)
+class PushArguments:
+    """Send a model folder with its card to the Hugging Face Hub, as one commit."""
+
+    model: Positional[Path]
+    """The model folder: one of an export, or the model of a fine-tuning run."""
+    repo: Positional[str]
+    """Repository on the Hub (me/electra-ko), made if it is not there."""
+    private: bool = False
+    """Make a new repository private."""
+    dry_run: bool = False
+    """Say what would be sent and whether the card is valid; needs no network."""
+
+
+def push(arguments: Arguments) -> int:
+    """Send a model to the Hugging Face Hub."""
+    given = parse(PushArguments, "push", "electra push run/export/discriminator me/electra-ko --dry-run", arguments)
+
+    from electra.push import push as run
+
+    run(given.model, given.repo, given.private, given.dry_run)
     return 0
 
 
