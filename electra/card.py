@@ -216,9 +216,16 @@ def _vocabulary_in_words(vocabulary: Vocabulary) -> str:
 
 
 def _hours(run: PretrainingRun, step: int) -> float:
-    """Hours of training up to `step`, by the speeds logged; 0 where none are."""
+    """Hours of training up to `step`, by the speeds logged; 0 where none are.
+
+    A run that goes on with weights of another system begins at their step: what came before was not done here.
+    """
     steps, hours = run.hours
-    return float(np.interp(step, [0.0, *steps], [0.0, *hours])) if len(steps) else 0.0
+    if not len(steps):
+        return 0.0
+    first = min((row["step"] for row in run.starts), default=0)
+    begin, end = np.interp([first, step], [0.0, *steps], [0.0, *hours])
+    return float(end - begin)
 
 
 def _emissions(run: PretrainingRun, step: int, card: CardConfig) -> dict[str, Any]:

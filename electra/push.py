@@ -23,8 +23,7 @@ def push(model: Path, repo: str, private: bool = False, dry_run: bool = False) -
     Raises ValueError, before anything is sent, for a folder that is no model, a card that is not valid, a name that is
     none of a repository; and for what the Hub refuses.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     folder = find_local_model(model)
     try:

@@ -66,6 +66,17 @@ def test_what_the_user_adds(run: Path, tmp_path: Path) -> None:
     assert emissions["source"] in card.split("## Training")[1]
 
 
+def test_steps_of_another_system_cost_nothing_here(run: Path) -> None:
+    """As of a converted checkpoint of step 2, with which the run began."""
+    starts = (run / "starts.jsonl").read_text()
+    (run / "starts.jsonl").write_text(json.dumps(json.loads(starts) | {"step": 2}) + "\n")
+    card = read_run(run, card=CardConfig(carbon=400, watts=250)).cards["discriminator"]
+    (run / "starts.jsonl").write_text(starts)
+    row = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"train"' in line][-1]
+    expected = 2 * 8 * 32 / row["tokens_per_second"] / 3600 * 0.250 * 400
+    assert ModelCard(card).data.to_dict()["co2_eq_emissions"]["emissions"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_other_formats_say_how_they_load(run: Path, tmp_path: Path) -> None:
     assert main(["export", str(run), "--format", "tf-h5", "--out", str(tmp_path / "h5")]) == 0
     card = (tmp_path / "h5" / "generator" / "README.md").read_text()
