@@ -18,6 +18,7 @@ from electra.allocator import return_freed_memory
 from electra.config import ConvertConfig, PretrainConfig
 from electra.export import read_run
 from electra.files import atomic_folder, refuse_existing
+from electra.front_matter import front_matter
 from electra.interop.bundle import Bundle
 from electra.interop.compare import Expected, compare
 from electra.interop.google import read_google
@@ -211,7 +212,7 @@ def _write_folders(config: ConvertConfig, source: Source, vocabulary: Vocabulary
 def _write_network(folder: Path, network: Network, vocabulary: Vocabulary | None, format: str) -> Expected:
     expected = Expected.of(network)
     if format == "tf-h5":
-        write_h5_folder(folder, network, vocabulary)
+        write_h5_folder(folder, network, vocabulary, model_card(network, format))
     else:
         write_hf(folder, network, vocabulary, model_card(network))
     return expected
@@ -280,20 +281,18 @@ def _describe(network: Network) -> str:
     )
 
 
-def model_card(network: Network) -> str:
+def model_card(network: Network, format: str = "hf") -> str:
     """README.md of a converted model folder."""
-    return f"""---
-library_name: transformers
-tags: [electra]
----
-
+    kind = f"TF{network.architecture}" if format == "tf-h5" else network.architecture
+    return f"""{front_matter(tags=["electra"])}
 # {network.architecture}
 
-Converted by electra-toolkit from {Path(network.source).name}; every tensor has the values of the source.
+Converted by electra-toolkit from {Path(network.source).name}; every tensor has the values of the source. What it was
+trained on, and how, the source says; nothing of that is known here.
 
 ```python
-from transformers import {network.architecture}
+from transformers import {kind}{"  # transformers 4; 5 has no TensorFlow" * (format == "tf-h5")}
 
-model = {network.architecture}.from_pretrained(".")
+model = {kind}.from_pretrained(".")
 ```
 """

@@ -11,14 +11,13 @@ What the networks share is written in each folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from electra import __version__
+from electra.card import model_card
 from electra.checkpoint import load_model
-from electra.config import PretrainConfig
+from electra.config import CardConfig, PretrainConfig
 from electra.electric import TwoTowerDetection
 from electra.encoder import EncoderConfig
 from electra.files import atomic_folder
@@ -26,11 +25,10 @@ from electra.interop.heads import head_to_hf
 from electra.interop.hf import make_network, write_hf
 from electra.interop.network import Network, Tensors
 from electra.interop.tf_h5 import write_h5_folder
-from electra.log import read_metrics
-from electra.mixture import read_receipts, shares_of
+from electra.mixture import read_receipts
 from electra.mlm import MaskedLM
 from electra.objectives import PretrainingModel, make_model
-from electra.phases import plan
+from electra.pages.runs import PretrainingRun, read_runs
 from electra.rtd import MaskedLMHead, ReplacedTokenDetection
 from electra.store import Store
 from electra.tokenizer import Vocabulary
@@ -43,25 +41,6 @@ ARCHITECTURES = {
 }
 
 
-ENERGIES = """
-## Scores
-
-This is Electric (Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models"). The logits are energies:
-minus an energy is the log of the unnormalised probability of a token given all others. Summed over a text this is its
-pseudo-log-likelihood, which ranks texts of about the same length in one pass:
-
-```python
-import torch
-
-model = ElectraForPreTraining.from_pretrained("discriminator").eval()
-inputs = tokenizer("a text", return_tensors="pt", return_special_tokens_mask=True)
-is_text = inputs.pop("special_tokens_mask") == 0
-with torch.no_grad():
-    score = -model(**inputs).logits[is_text].sum()
-```
-"""
-
-
 @dataclass(frozen=True)
 class RunModels:
     """The networks of a run's newest checkpoint, by name: "discriminator" and "generator", or "masked_lm"."""
@@ -72,8 +51,11 @@ class RunModels:
     cards: dict[str, str]
 
 
-def read_run(run: Path) -> RunModels:
-    """Load the newest checkpoint of a pre-training run as networks under Hugging Face's names."""
+def read_run(run: Path, format: Literal["hf", "tf-h5", "onnx"] = "hf", card: CardConfig | None = None) -> RunModels:
+    """Load the newest checkpoint of a pre-training run as networks under Hugging Face's names.
+
+    The cards say how to load `format`, and what `card` adds.
+    """
     config = read_toml(PretrainConfig, run / "config.toml")
     vocabulary = Store.open(config.data[0], verify=False).vocabulary()
     receipts = read_receipts(run)
@@ -82,21 +64,32 @@ def read_run(run: Path) -> RunModels:
     model = make_model(config.model, config.objective, vocabulary.size)
     step = load_model(run, model)
     networks = networks_of(model, f"{run} step {step}", pad_token_id=vocabulary.special.pad)
-    cards = {name: model_card(config, run, step, name, receipts) for name in networks}
+    (told,) = read_runs([run])
+    assert isinstance(told, PretrainingRun)
+    cards = {
+        name: model_card(told, step, name, ARCHITECTURES[name], vocabulary, card or CardConfig(), format)
+        for name in networks
+    }
     return RunModels(step, vocabulary, networks, cards)
 
 
-def export_run(run: Path, out: Path, format: Literal["hf", "tf-h5"] = "hf", overwrite: bool = False) -> RunModels:
+def export_run(
+    run: Path,
+    out: Path,
+    format: Literal["hf", "tf-h5"] = "hf",
+    overwrite: bool = False,
+    card: CardConfig | None = None,
+) -> RunModels:
     """Write `out`/discriminator and `out`/generator, or what else the run has, from the newest checkpoint of `run`.
 
     ElectraForPreTraining loads the first, ElectraForMaskedLM the second, AutoModel and AutoTokenizer both; with
     "tf-h5" the TensorFlow classes of transformers 4. Returns what was written.
     """
-    found = read_run(run)
+    found = read_run(run, format, card)
     with atomic_folder(out, overwrite) as folder:
         for name, network in found.networks.items():
             if format == "tf-h5":
-                write_h5_folder(folder / name, network, found.vocabulary)
+                write_h5_folder(folder / name, network, found.vocabulary, found.cards[name])
             else:
                 write_hf(folder / name, network, found.vocabulary, found.cards[name])
     return found
@@ -138,77 +131,3 @@ def generator_head(model: ReplacedTokenDetection) -> Tensors:
 def _head(head: MaskedLMHead, config: EncoderConfig) -> Tensors:
     """The MLM head; its output matrix is the word table, which transformers ties again when it loads."""
     return head_to_hf(head.state_dict(), "ElectraForMaskedLM", config)
-
-
-def _steps_in_words(config: PretrainConfig, step: int) -> str:
-    """'1,000 steps of 128 rows of 128 tokens', one for each phase that was begun."""
-    parts = [
-        f"{min(step, phase.end) - phase.begin:,} steps of {phase.config.loop.batch_size:,} rows of "
-        f"{phase.config.rows.seq_len} tokens"
-        for phase in plan(config)
-        if phase.begin < step or phase.index == 0
-    ]
-    return " and ".join(parts)
-
-
-def _data_in_words(config: PretrainConfig, receipts: Sequence[dict[str, Any]]) -> str:
-    """Tokens, documents and files of each store of a run, with its share of the rows where there are several."""
-    parts = []
-    for receipt, share in zip(receipts, shares_of(config.weights, receipts), strict=True):
-        sources = ", ".join(Path(source["path"]).name for source in receipt["sources"][:5])
-        if len(receipt["sources"]) > 5:
-            sources += f" and {len(receipt['sources']) - 5} more files"
-        portion = f"{share:.1%} of the rows from " if len(receipts) > 1 else ""
-        parts.append(f"{portion}{receipt['tokens']:,} tokens in {receipt['documents']:,} documents from {sources}")
-    return "; ".join(parts)
-
-
-def model_card(config: PretrainConfig, run: Path, step: int, network: str, receipts: Sequence[dict[str, Any]]) -> str:
-    """README.md of a model folder: the data, the steps, the held-out metrics, the recipe, how to load it."""
-    head = ARCHITECTURES[network]
-    task = "feature-extraction" if network == "discriminator" else "fill-mask"
-    objective = {
-        "electra": "replaced-token detection",
-        "electric": "energy-based cloze modelling",
-        "masked-lm": "masked language modelling",
-    }[config.objective.objective]
-    evaluations = [row for row in read_metrics(run, "eval") if row["step"] <= step]
-    metrics = ""
-    if evaluations:
-        last = evaluations[-1]
-        lines = [
-            f"| {name.replace('_', ' ')} | {value:.4f} |"
-            for name, value in last.items()
-            if name not in ("step", "kind") and value is not None
-        ]
-        rows = "\n".join(lines)
-        metrics = f"\n## Held-out metrics at step {last['step']:,}\n\n| metric | value |\n|---|---|\n{rows}\n"
-    recipe = (run / "config.toml").read_text(encoding="utf-8")
-    loader = "AutoModel" if network == "discriminator" else head
-    return f"""---
-library_name: transformers
-pipeline_tag: {task}
-tags: [electra, {objective.replace(" ", "-")}]
----
-
-# ELECTRA {network.replace("masked_lm", "masked LM")}
-
-Pre-trained by {objective} (Clark et al. 2020) for {_steps_in_words(config, step)},
-with electra-toolkit {__version__}.
-
-Data: {_data_in_words(config, receipts)}.
-
-```python
-from transformers import AutoModel, AutoTokenizer, {head}
-
-tokenizer = AutoTokenizer.from_pretrained("{network}")
-model = {loader}.from_pretrained("{network}")
-```
-{ENERGIES if config.objective.objective == "electric" else ""}{metrics}
-## Recipe
-
-`electra pretrain --config config.toml` with
-
-```toml
-{recipe}```
-"""

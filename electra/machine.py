@@ -5,10 +5,12 @@ The announcement says the same on the terminal, where it is gone the day after.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,18 @@ def record_start(folder: Path, step: int, runtime: Runtime) -> None:
     line = json.dumps({"step": step, "time": round(time.time())} | describe(runtime))
     with (folder / "starts.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run, without a half-written last one; none if there is no file."""
+    path, rows = folder / "starts.jsonl", []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def hardware(starts: Sequence[dict[str, Any]]) -> str:
+    """'8 x NVIDIA H200 in bf16, torch 2.11.0', then what else the run went on with; empty if nothing is known."""
+    places = [f"{row['processes']} x {row['device']} in {row['precision']}, torch {row['torch']}" for row in starts]
+    return "; then ".join(dict.fromkeys(places))

@@ -9,11 +9,15 @@ the task's metric on the dev set; the test metrics of all trials are shown and n
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
+from pathlib import Path
 from typing import Any
 
 from electra import __version__
 from electra.config import FinetuneConfig
+from electra.front_matter import front_matter
+from electra.machine import hardware, read_starts
 from electra.metrics import summarise
 
 Result = dict[str, Any]
@@ -153,12 +157,15 @@ def model_card(config: FinetuneConfig, found: Result) -> str:
         by_dev = f"best of {len(found['trials'])} by {found['metric']} on dev; the median is the fairer figure"
         unscored = f"first of {len(found['trials'])}, none of which was scored on dev"
         chosen = f", the {by_dev if found['mode'] == 'train_eval' else unscored}"
-    tag = f"pipeline_tag: {pipeline or found.get('tag', 'question-answering')}\n"
-    return f"""---
-library_name: transformers
-{tag}tags: [electra]
----
-
+    kind = pipeline or found.get("tag", "question-answering")
+    base = [] if config.from_scratch or Path(config.model).exists() else [config.model]
+    head = front_matter(
+        pipeline_tag=kind,
+        tags=["electra"],
+        base_model=base[0] if base else None,
+        **_model_index(found, kind),
+    )
+    return f"""{head}
 # ELECTRA fine-tuned on {found["task"]}
 
 Fine-tuned with electra-toolkit {__version__} from {start}. It answers with {found["answers"]}.
@@ -168,6 +175,12 @@ Fine-tuned with electra-toolkit {__version__} from {start}. It answers with {fou
 ## Data and recipe
 
 {recipe}
+* hardware: {hardware(read_starts(config.out)) or "unknown"}
+
+## Limits
+
+It was trained for this task on these examples alone and scored on no other text; what its pre-training has read, with
+its errors and prejudices, is still in it.
 
 ## Results
 
@@ -181,6 +194,28 @@ This is the model of {found["best_trial"]}{chosen}.
 {command(config)}
 ```
 """
+
+
+def _model_index(found: Result, kind: str) -> dict[str, Any]:
+    """The metrics of the trial that the folder holds, as huggingface_hub writes them into a card's model-index."""
+    from huggingface_hub import EvalResult  # slow to import
+
+    trial: Result = next((trial for trial in found["trials"] if trial_name(trial) == found["best_trial"]), {})
+    results = [
+        EvalResult(
+            task_type=kind,
+            dataset_type=found["task"],
+            dataset_name=found["task"],
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=metric.replace("_", " "),
+            metric_value=round(value, 6),
+        )
+        for split in found["summary"]
+        for metric, value in trial.get(split, {}).items()
+        if math.isfinite(value)
+    ]
+    return {"model_name": f"ELECTRA fine-tuned on {found['task']}", "eval_results": results} if results else {}
 
 
 def command(config: FinetuneConfig) -> str:

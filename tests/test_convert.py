@@ -222,7 +222,7 @@ def test_hugging_face_to_h5_and_back_is_bit_equal(tmp_path, capsys, name):
     make_theirs(name).save_pretrained(tmp_path / "a")
     said = convert(capsys, tmp_path / "a", "--format", "tf-h5", "--out", tmp_path / "b")
     assert "transformers on the source" in said
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {"tf_model.h5", "config.json"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"tf_model.h5", "config.json", "README.md"}
     convert(capsys, tmp_path / "b", "--out", tmp_path / "c")
     assert_same_weights(tmp_path / "a", tmp_path / "c")
 

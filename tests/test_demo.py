@@ -1,11 +1,10 @@
-"""The demo's text and task, and the doctor. The demo itself is `make demo`."""
+"""The demo's text and task. The demo itself is `make demo`."""
 
 import csv
 
 import pytest
 
-from electra import demo, doctor
-from electra.presets import tiny
+from electra import demo
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +59,3 @@ def test_the_whole_road(tmp_path, monkeypatch, capsys):
     assert "Dev accuracy of three seeds" in said and "electra pretrain tiny" in said
     assert demo.demo(tmp_path / "out", steps=2) == first
     assert capsys.readouterr().out.count("finished before, its result is kept") == 6
-
-
-def test_doctor_measures_this_machine(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "electra_small", tiny)  # seconds instead of half a minute
-    doctor.doctor(tmp_path)
-    shown = capsys.readouterr().out
-    for word in ("torch 2.", "GiB", "GFLOP/s in a matrix product", "--precision auto takes this", "MB/s", "tokens/s"):
-        assert word in shown
-    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from tiny_models import WORDS, make_model_folder
 from transformers import AutoTokenizer, pipeline
 
@@ -17,6 +18,7 @@ from electra import trials
 from electra.config import FinetuneConfig, TaskConfig
 from electra.encoder import EncoderConfig
 from electra.finetune import finetune, make_plan
+from electra.front_matter import check_card
 from electra.results import command
 from electra.tasks.recipes import resolve
 from electra.toml import read_toml
@@ -90,6 +92,15 @@ def test_it_learns_and_leaves_everything_behind(finished: FinetuneConfig) -> Non
     card = (finished.out / "model" / "README.md").read_text()
     assert "electra finetune" in card
     assert "seed 1" in card
+    assert check_card(card) == [] and "hardware: 1 x" in card
+    results = ModelCard(card).data.eval_results
+    best = next(trial for trial in found["trials"] if f"seed-{trial['seed']}" == found["best_trial"])
+    shown = {(result.dataset_split, result.metric_type): result.metric_value for result in results}
+    assert shown == {
+        (split, name): pytest.approx(value, abs=1e-6)
+        for split in ("dev", "test")
+        for name, value in best[split].items()
+    }
 
 
 def test_pipeline_gives_the_dev_accuracy_of_the_best_seed(finished: FinetuneConfig) -> None:

@@ -19,14 +19,14 @@ from electra.cli.finetuning import compare, finetune, predict
 from electra.cli.launching import launch
 from electra.cli.machine import demo, doctor
 from electra.cli.parsing import Arguments
-from electra.cli.pretraining import convert, evaluate, export, pretrain
+from electra.cli.pretraining import convert, evaluate, export, pretrain, push
 from electra.cli.reporting import report
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
     verb.__name__: verb
     for verb in (
-        demo, vocab, build, inspect, pretrain, evaluate, report, export, convert, finetune, compare, predict, launch,
-        doctor,
+        demo, vocab, build, inspect, pretrain, evaluate, report, export, push, convert, finetune, compare, predict,
+        launch, doctor,
     )
 }  # fmt: skip
 

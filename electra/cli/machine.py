@@ -10,20 +10,23 @@ from electra.cli.parsing import Arguments, parse
 
 @dataclass(frozen=True)
 class DoctorArguments:
-    """This machine: versions, device, precisions and their speed, disk."""
+    """This machine: versions, devices, precisions and their speed, compiler, processes, disk, and advice."""
 
     folder: Path = Path()
-    """Where the disk is measured."""
+    """Where the disk is measured: where runs are to be written."""
+    store: str | None = None
+    """A token store, or the URL of one, to compare with its checksums; exit code 1 if it is damaged."""
+    json: bool = False
+    """Print one JSON object."""
 
 
 def doctor(arguments: Arguments) -> int:
-    """Device, precisions, disk and speed of this machine."""
-    given = parse(DoctorArguments, "doctor", "electra doctor", arguments)
+    """Devices, precisions, compiler, disk and speed of this machine."""
+    given = parse(DoctorArguments, "doctor", "electra doctor    or    electra doctor --store store --json", arguments)
 
     from electra.doctor import doctor as run
 
-    run(given.folder)
-    return 0
+    return 0 if run(given.folder, given.store, given.json) else 1
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
-"""Verbs about pre-training and what it leaves: pretrain, evaluate, export, convert."""
+"""Verbs about pre-training and what it leaves: pretrain, evaluate, export, push, convert."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from electra.cli.parsing import Arguments, google_hparams, parse, print_summary, take
+from electra.config.card import CardConfig
 
 if TYPE_CHECKING:
     from electra.config import PretrainConfig
@@ -128,12 +129,18 @@ class ExportArguments:
     """onnx: write model.int8.onnx too, its weights and matrix products in 8 bits."""
     overwrite: bool = False
     """Replace --out if it exists."""
+    card: CardConfig = field(default_factory=CardConfig)
 
 
 def export(arguments: Arguments) -> int:
     """Write a run's newest checkpoint as model folders, or a store as TFRecords."""
     example = "electra export run --out model    or    electra export store --format tfrecord --seq-len 128 --out rows"
     given = parse(ExportArguments, "export", example, arguments)
+    if given.card != CardConfig() and not (given.run / "checkpoints").is_dir():
+        raise ValueError(
+            "--language, --license, --carbon and --watts are for the model cards of a pre-training run, and "
+            f"{given.run} is none: leave them out"
+        )
     if given.format == "tfrecord":
         from electra.interop.record_store import export_records
         from electra.store import Store
@@ -152,14 +159,38 @@ def export(arguments: Arguments) -> int:
     if given.format == "onnx":
         from electra.interop.onnx import export_onnx
 
-        export_onnx(given.run, given.out, given.int8, given.overwrite)
+        export_onnx(given.run, given.out, given.int8, given.overwrite, given.card)
         return 0
 
     from electra.export import export_run
 
-    exported = export_run(given.run, given.out, given.format, given.overwrite)
+    exported = export_run(given.run, given.out, given.format, given.overwrite, given.card)
     folders = " and ".join(str(given.out / name) for name in exported.networks)
     print(f"wrote {folders} from step {exported.step:,}")
+    return 0
+
+
+@dataclass(frozen=True)
+class PushArguments:
+    """Send a model folder with its card to the Hugging Face Hub, as one commit."""
+
+    model: Positional[Path]
+    """The model folder: one of an export, or the model of a fine-tuning run."""
+    repo: Positional[str]
+    """Repository on the Hub (me/electra-ko), made if it is not there."""
+    private: bool = False
+    """Make a new repository private."""
+    dry_run: bool = False
+    """Say what would be sent and whether the card is valid; needs no network."""
+
+
+def push(arguments: Arguments) -> int:
+    """Send a model to the Hugging Face Hub."""
+    given = parse(PushArguments, "push", "electra push run/export/discriminator me/electra-ko --dry-run", arguments)
+
+    from electra.push import push as run
+
+    run(given.model, given.repo, given.private, given.dry_run)
     return 0
 
 

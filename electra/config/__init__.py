@@ -7,6 +7,7 @@ Values are checked where a config is made (`__post_init__`), each failure one se
 field. Sizes that follow from data (vocabulary, special ids) are not here: they come from the store.
 """
 
+from electra.config.card import CardConfig
 from electra.config.cleaning import CleaningConfig
 from electra.config.conversion import ConvertConfig
 from electra.config.corpus import BuildConfig, VocabConfig
@@ -23,6 +24,7 @@ from electra.config.pretraining import (
 
 __all__ = [
     "BuildConfig",
+    "CardConfig",
     "CleaningConfig",
     "ConvertConfig",
     "FinetuneConfig",

@@ -7,16 +7,20 @@ from pathlib import Path
 
 def find_model_folder(name: str) -> Path:
     """The folder of a model, of a run's exported discriminator or masked LM, or the local copy of a hub model."""
-    folder = Path(name)
+    if Path(name).exists() or name.count("/") > 1 or name.startswith((".", "~", "/")):
+        return find_local_model(Path(name))
+    return _download(name)
+
+
+def find_local_model(folder: Path) -> Path:
+    """The same, of what is on this machine. ValueError for what is none."""
     networks = (place / network for place in (folder, folder / "export") for network in ("discriminator", "masked_lm"))
     for candidate in (folder, *networks, folder / "model"):
         if (candidate / "config.json").is_file():
             return candidate
     if folder.exists():
         raise ValueError(f"{folder} is no model folder: it has no config.json (export the run first?)")
-    if name.count("/") > 1 or name.startswith((".", "~", "/")):
-        raise ValueError(f"{name} does not exist")
-    return _download(name)
+    raise ValueError(f"{folder} does not exist")
 
 
 def _download(name: str) -> Path:

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from electra.files import atomic_folder, refuse_existing, write_json
+from electra.config import CardConfig
+from electra.files import atomic_file, atomic_folder, refuse_existing, write_json
 from electra.interop.heads import HEADS, HeadedEncoder
 from electra.interop.hf import build_model, check_network, check_vocabulary, load_pretrained
 from electra.interop.network import Network
@@ -47,26 +48,30 @@ class Difference:
     """The largest absolute value of torch's results."""
 
 
-def export_onnx(path: Path, out: Path, int8: bool = False, overwrite: bool = False) -> None:
+def export_onnx(
+    path: Path, out: Path, int8: bool = False, overwrite: bool = False, card: CardConfig | None = None
+) -> None:
     """Write a model, or both networks of a pre-training run's newest checkpoint, as ONNX folders and say how exact.
 
     A model (folder, hub id, or fine-tuning run) goes to `out`; a run's networks to `out`/discriminator and
-    `out`/generator. Raises ValueError if onnx is not installed, results differ from torch's, or `out` holds something.
+    `out`/generator. The card of a model is kept, that of a run says what `card` adds. Raises ValueError if onnx
+    is not installed, results differ from torch's, or `out` holds something.
     """
     require_onnx()
     refuse_existing(out, overwrite)
     if (path / "checkpoints").is_dir():
         from electra.export import read_run  # imports the whole of pre-training
 
-        found = read_run(path)
+        found = read_run(path, "onnx", card)
         with atomic_folder(out, overwrite) as folder:
             written = {
-                name: write_onnx(folder / name, network, found.vocabulary, int8)
+                name: write_onnx(folder / name, network, found.vocabulary, int8, card=found.cards[name])
                 for name, network in found.networks.items()
             }
     else:
         pretrained = load_pretrained(str(path))
-        written = {"": write_onnx(out, pretrained.network, pretrained.vocabulary, int8, overwrite)}
+        kept = _card_of(Path(pretrained.source))
+        written = {"": write_onnx(out, pretrained.network, pretrained.vocabulary, int8, overwrite, kept)}
     for name, differences in written.items():
         for file, difference in differences.items():
             target = out / name / file
@@ -76,10 +81,26 @@ def export_onnx(path: Path, out: Path, int8: bool = False, overwrite: bool = Fal
             )
 
 
+def _card_of(folder: Path) -> str:
+    """The card of a model folder with a word on its ONNX file; empty if it has none."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8").rstrip()
+    return (
+        f"{text}\n\n## ONNX\n\nIn this folder the model is `{MODEL}`, for onnxruntime or Optimum's ORTModel classes.\n"
+    )
+
+
 def write_onnx(
-    folder: Path, network: Network, vocabulary: Vocabulary | None, int8: bool = False, overwrite: bool = False
+    folder: Path,
+    network: Network,
+    vocabulary: Vocabulary | None,
+    int8: bool = False,
+    overwrite: bool = False,
+    card: str = "",
 ) -> dict[str, Difference]:
-    """Write model.onnx (and model.int8.onnx), config.json and the tokenizer; returns the difference of each file.
+    """Write model.onnx (and model.int8.onnx), config.json, tokenizer and card; returns the difference of each file.
 
     Raises ValueError, and leaves nothing behind, when model.onnx differs from torch by more than TOLERANCE on one of
     the probe batches. What int8 loses is returned, not judged: how much is too much depends on the task.
@@ -107,6 +128,9 @@ def write_onnx(
         write_json(temporary / "config.json", network.config)
         if vocabulary is not None:
             vocabulary.save(temporary)
+        if card:
+            with atomic_file(temporary / "README.md", "w") as file:
+                file.write(card)
     return differences
 
 

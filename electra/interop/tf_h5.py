@@ -125,14 +125,19 @@ def write_h5(path: Path, network: Network, overwrite: bool = False) -> None:
         _write_names(file.create_group("top_level_model_weights"), "weight_names", [])
 
 
-def write_h5_folder(folder: Path, network: Network, vocabulary: Vocabulary | None, overwrite: bool = False) -> None:
-    """A model folder of the TensorFlow classes: tf_model.h5, config.json, and the tokenizer where there is one."""
+def write_h5_folder(
+    folder: Path, network: Network, vocabulary: Vocabulary | None, card: str = "", overwrite: bool = False
+) -> None:
+    """A model folder of the TensorFlow classes: tf_model.h5, config.json, tokenizer and card where there are any."""
     with atomic_folder(folder, overwrite) as temporary:
         write_h5(temporary, network)
         write_json(temporary / "config.json", network.config)
         if vocabulary is not None:
             check_vocabulary(vocabulary, config_from_hf(network.config, network.source), network.source)
             vocabulary.save(temporary)
+        if card:
+            with atomic_file(temporary / "README.md", "w") as file:
+                file.write(card)
 
 
 def tensor_names(architecture: str, num_layers: int, project: bool) -> list[str]:

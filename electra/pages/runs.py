@@ -7,7 +7,6 @@ no evaluation, or nothing yet.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -26,6 +25,7 @@ from electra.checkpoint import Checkpoints
 from electra.config import FinetuneConfig, PretrainConfig
 from electra.files import read_json
 from electra.log import duration, read_metrics
+from electra.machine import read_starts
 from electra.mixture import read_receipts
 from electra.phases import Phase, phase_at, plan
 from electra.runtime import Runtime
@@ -248,7 +248,7 @@ def _kind(folder: Path, or_none: bool = False) -> Literal["pretrain", "finetune"
 
 
 def _read(folder: Path, label: str) -> Run:
-    starts = _lines(folder / "starts.jsonl")
+    starts = read_starts(folder)
     if _kind(folder) == "pretrain":
         config = read_toml(PretrainConfig, folder / "config.toml")
         return PretrainingRun(folder, label, config, read_receipts(folder), History.read(folder), starts)
@@ -262,15 +262,6 @@ def _read(folder: Path, label: str) -> Run:
 def _numbers(name: str) -> list[int]:
     """'seed-10-fold-2' -> [10, 2], so that seed 10 comes after seed 9."""
     return [int(digits) for digits in re.findall(r"\d+", name)]
-
-
-def _lines(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines, without a half-written last one; none if there is no file."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
 
 
 def _age(folder: Path, written: float) -> float:
