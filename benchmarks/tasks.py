@@ -89,16 +89,22 @@ TASKS = {
     "squadv1, simple head": Row(
         "squadv1",
         {"train-v1.1.json": "squad/train-v1.1.rebuilt.json", "dev-v1.1.json": "squad/dev-v1.1.half1.json"},
-        {"max_train": 15_000, "max_length": 256},
+        {"max_train": 30_000, "max_length": 256, "epochs": 3.0, "learning_rate": 1e-3},
         1,
-        "half of dev",
+        "half of dev; 3 epochs at 1e-3",
     ),
     "squadv1, joint head": Row(
         "squadv1",
         {"train-v1.1.json": "squad/train-v1.1.rebuilt.json", "dev-v1.1.json": "squad/dev-v1.1.half1.json"},
-        {"max_train": 15_000, "max_length": 256, "questions": QuestionConfig(head="joint")},
+        {
+            "max_train": 30_000,
+            "max_length": 256,
+            "epochs": 3.0,
+            "learning_rate": 1e-3,
+            "questions": QuestionConfig(head="joint"),
+        },
         1,
-        "half of dev",
+        "half of dev; 3 epochs at 1e-3",
     ),
     "squad": Row(
         "squad",
@@ -121,6 +127,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--results", type=Path)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--learning-rate", type=float, default=0.0, help="0: the task's own, for the model's size")
+    parser.add_argument("--layer-decay", type=float, default=0.0, help="of the pre-trained side; 0: for its layers")
     args = parser.parse_args()
     for name in args.only:
         row = TASKS[name]
@@ -136,7 +144,8 @@ def main() -> None:
                 args.out / start / name,
                 task=row.task,
                 from_scratch=start == "random",
-                layer_decay=1.0 if start == "random" else 0.0,
+                learning_rate=args.learning_rate,
+                layer_decay=1.0 if start == "random" else args.layer_decay,
                 seeds=tuple(range(row.seeds)),
                 precision=args.precision,
                 custom=TaskConfig(),
