@@ -28,7 +28,7 @@ def parse(kind: type[Config], verb: str, example: str, arguments: Arguments, def
 
 
 def parse_known(kind: type[Config], verb: str, example: str, arguments: Arguments) -> tuple[Config, list[str]]:
-    """As `_parse`, with the arguments that are not of this kind."""
+    """As `parse`, with the arguments that are not of this kind."""
     import tyro
 
     return tyro.cli(
