@@ -362,15 +362,16 @@ def test_documents_in_other_languages_are_left_out(config: BuildConfig, monkeypa
         build(dataclasses.replace(config, cleaning=CleaningConfig(languages=("english",)), overwrite=True))
 
 
-def test_lines_of_real_text_are_told_apart(real_data: Path) -> None:
-    """Documents of about 400 characters of Wikipedia: 99 % are taken for what they are."""
+def test_paragraphs_of_real_text_are_told_apart(real_data: Path) -> None:
+    """Paragraphs of Wikipedia of 300 characters and more, as documents: 99 % are taken for what they are."""
     pytest.importorskip("py3langid")
     found = {}
-    for name, language in (("enwiki", "en"), ("kowiki", "ko")):
-        with open(real_data / "corpus" / f"{name}_part1.txt", encoding="utf-8") as file:
-            text = [line for line in file.read(2_000_000).split("\n") if len(line) > 300][:300]
+    for name, language in (("squad/dev-v1.1.half1.json", "en"), ("korquad/KorQuAD_v1.0_dev.json", "ko")):
+        articles = json.loads((real_data / name).read_text(encoding="utf-8"))["data"]
+        paragraphs = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
+        paragraphs = [text.replace("\n", " ") for text in paragraphs if len(text) > 300][:300]
         for wanted in ("en", "ko"):
-            lines = [part for line in text for part in (line, "")]
+            lines = [part for text in paragraphs for part in (text, "")]
             cleaned = clean(lines, True, NOWHERE, CleaningConfig(languages=(wanted,)))
-            found[language, wanted] = sum(line != "" for line in cleaned.lines) / len(text)
+            found[language, wanted] = sum(line != "" for line in cleaned.lines) / len(paragraphs)
     assert min(found["en", "en"], found["ko", "ko"]) > 0.99 and max(found["en", "ko"], found["ko", "en"]) < 0.01

@@ -147,12 +147,14 @@ def test_a_preempted_job_goes_back_into_the_queue_and_ends_with_the_same_curve(c
     until(lambda: state(job) == "PENDING")
     stopped_at = max(int(path.name[5:]) for path in config.out.glob("checkpoints/step-*"))
     assert 5 <= stopped_at < 60
-    slurm("scontrol", "update", f"job={job}", "StartTime=now")  # Slurm would wait for two minutes
+    # Slurm would wait for two minutes, since word that the first start has ended would be taken for the second's.
+    until(lambda: subprocess.run(["pgrep", "--full", rf"slurmstepd: \[{job}\."], stdout=subprocess.DEVNULL).returncode)
+    slurm("scontrol", "update", f"job={job}", "StartTime=now")
     until(lambda: state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
 
     logs = tmp_path / "run.slurm"
     main_log = (logs / f"{job}-rank-0.log").read_text()
-    assert state(job) == "COMPLETED", main_log
+    assert state(job) == "COMPLETED", main_log + (logs / f"{job}.log").read_text()
     assert "stopped before its end: back into the queue" in (logs / f"{job}.log").read_text()
     assert main_log.count("cpu x 2 by ddp") == 2 and f"resuming from {config.out}/checkpoints/step-" in main_log
     assert (logs / f"{job}-rank-1.log").read_text() == ""
