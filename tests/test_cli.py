@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
 
 from electra.cli import VERBS, main
 
@@ -58,6 +61,23 @@ def test_impossible_flag_values_leave_no_traceback(tmp_path):
     assert done.returncode == 2
     assert "objective.mask_prob must be between 0 and 1" in " ".join((done.stdout + done.stderr).split())
     assert "Traceback" not in done.stderr
+
+
+def test_want_of_memory_is_a_sentence(monkeypatch, capsys):
+    """Real refusals of numpy and of torch; that of an accelerator as torch words it."""
+    cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of ...")
+    for verb, sentence in (
+        (lambda arguments: np.empty(1 << 50), "the memory is full (Unable to allocate 8.00 PiB"),
+        (lambda arguments: torch.empty(1 << 50), "full (4503599627370496 bytes more were wanted): take fewer rows"),
+        (Mock(side_effect=cuda), "full (20.00 GiB more were wanted): take fewer rows"),
+    ):
+        monkeypatch.setitem(VERBS, "build", verb)
+        assert main(["build"]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+    monkeypatch.setitem(VERBS, "build", Mock(side_effect=RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes"):  # our own mistake keeps its traceback
+        main(["build"])
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -71,10 +72,15 @@ def main(argv: Arguments | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
-    except (ValueError, OSError, MemoryError) as error:
-        if debug:
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if debug or (isinstance(error, RuntimeError) and not _tells_of_memory(error)):
             raise
         return _fail(_sentence(error))
+
+
+def _tells_of_memory(error: RuntimeError) -> bool:
+    """torch.OutOfMemoryError of an accelerator, or what torch raises when the system gives it no memory."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
 
 
 def _sentence(error: Exception) -> str:
@@ -84,6 +90,12 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"the memory is full{f' ({error})' if str(error) else ''}: free some, or ask for less at a time"
+    if isinstance(error, RuntimeError):
+        wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        return (
+            f"the memory of the device is full{f' ({wanted[1]} more were wanted)' if wanted else ''}: take fewer rows "
+            "at a time (--micro-batch-size, for predict --batch-tokens), shorter rows or a smaller model"
+        )
     return str(error)
 
 
