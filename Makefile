@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/electra demo --out demo
 
 test: .venv/installed-test lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

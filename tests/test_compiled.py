@@ -211,12 +211,11 @@ def test_cuda_graphs_that_cannot_be():
 
 
 def test_no_compiler_is_said_in_a_sentence(monkeypatch, tmp_path):
+    from torch._inductor import config, cpp_builder  # before CXX is changed, which it takes for good
+
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    import torch._inductor.cpp_builder as builder
-
-    builder.get_cpp_compiler.cache_clear() if hasattr(builder.get_cpp_compiler, "cache_clear") else None
-    builder.cpp_compiler_search.cache_clear()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(ValueError, match=r"loop.compile needs a C\+\+ compiler"):
+    cpp_builder.cpp_compiler_search.cache_clear()
+    # Not by monkeypatch, which cannot put back what stands behind this proxy.
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
         choose_compile("on", False, CPU)

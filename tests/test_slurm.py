@@ -148,7 +148,7 @@ def test_a_preempted_job_goes_back_into_the_queue_and_ends_with_the_same_curve(c
     stopped_at = max(int(path.name[5:]) for path in config.out.glob("checkpoints/step-*"))
     assert 5 <= stopped_at < 60
     # Slurm would wait for two minutes, since word that the first start has ended would be taken for the second's.
-    until(lambda: subprocess.run(["pgrep", "--full", rf"slurmstepd: \[{job}\."], stdout=subprocess.DEVNULL).returncode)
+    until(lambda: not list((cluster / "spool").glob(f"*_{job}.*")))  # sockets of those who look after its steps
     slurm("scontrol", "update", f"job={job}", "StartTime=now")
     until(lambda: state(job) not in ("PENDING", "RUNNING", "COMPLETING"))
 
