@@ -170,8 +170,11 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay; not on biases and LayerNorms."""
     beta1: float = 0.9
+    """How much of Adam's running mean of gradients is kept in a step (LAMB's too)."""
     beta2: float = 0.999
+    """How much of the running mean of their squares."""
     epsilon: float = 1e-6
+    """Added to the root of that mean in the divisor."""
     bias_correction: bool = False
     """Adam's bias correction; the original ELECTRA has none."""
     clip_norm: float = 1.0
