@@ -209,7 +209,7 @@ def write(out: Path, results: Path, model: str) -> None:
         f"{name.replace('_', ' ')} {value:,.4g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value:,}"
         for name, value in report["model"].items()
     )
-    lines = [f"The pre-trained model: {facts}.", ""]
+    lines = ["# Tasks, pre-trained and from random weights", "", f"The pre-trained model: {facts}.", ""]
     lines += ["| task | metric | train, dev | pre-trained | random weights | |", "|---|---|---|---|---|---|"]
     for each in rows:
         cells = []
