@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,11 +28,12 @@ from electra.app.fields import MAX_LINK, MAX_TEXT, NumberField, TextField, from_
 from electra.app.models import Tab, open_tabs
 from electra.app.tasks import TaskPanel
 from electra.cli import main
-from electra.config import PredictConfig
+from electra.config import ObjectiveConfig, PredictConfig, PretrainConfig
 from electra.export import export_run
 from electra.masking import global_rng, mask_rows
 from electra.predict import load_predictor
 from electra.tasks.questions.files import Question
+from electra.toml import write_toml
 
 TEXT = "The film is a very good film with great music, and the actors are not so dull."
 
@@ -333,6 +335,18 @@ def test_mistakes_are_one_sentence(
     assert "pip install 'electra-toolkit[app]'" in capsys.readouterr().err
 
 
+def test_what_gives_no_probabilities_of_replacement_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "electric"
+    shutil.copytree(models["run"], run / "export")
+    (run / "checkpoints").mkdir()
+    write_toml(
+        PretrainConfig(objective=ObjectiveConfig(objective="electric", generator="two-tower")), run / "config.toml"
+    )
+    for folder in (run, run / "export"):
+        with pytest.raises(ValueError, match="is a run of Electric, whose scores are energies"):
+            open_tabs([str(folder)], "cpu")
+
+
 def test_one_name_for_each_tab(models: dict[str, Path]) -> None:
     mood = str(models["mood"])
     assert [tab.name for tab in open_tabs([mood, mood, f"{mood}/../mood"], "cpu")] == ["mood", "mood 2", "mood 3"]
@@ -363,9 +377,8 @@ def test_a_space_starts_from_its_folder_alone(models: dict[str, Path], tmp_path:
         "import runpy, electra, pathlib; assert pathlib.Path(electra.__file__).parent.parent == pathlib.Path.cwd(); "
         "runpy.run_path('app.py', run_name='__main__')"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=space, env=environment | {"GRADIO_SERVER_PORT": str(port)}
-    )
+    environment |= {"GRADIO_SERVER_PORT": str(port), "SYSTEM": "spaces", "SPACE_ID": "me/run"}  # as the Hub sets them
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=space, env=environment)
     try:
         assert "run, joint" in wait_for(f"http://127.0.0.1:{port}/", process)
     finally:

@@ -18,7 +18,7 @@ from electra.tokenizer import Vocabulary
 MAX_TEXT = 5_000
 """Characters of a text."""
 MAX_PASSAGE = 20_000
-"""Characters of a passage that answers a question: a minute's work for an ELECTRA-Base on two cores."""
+"""Characters of a passage that answers a question: two seconds of one core, for four layers of width 256."""
 MAX_LINK = 8_000
 """Characters of a link; servers refuse longer ones."""
 MAX_SEED = 2**32 - 1

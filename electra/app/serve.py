@@ -6,6 +6,7 @@ others, API pages, uploads of more than a text.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -62,9 +63,9 @@ def start_page(page: Any, host: str, port: int) -> str:
 
 
 def serve_space(models: Sequence[str]) -> None:
-    """Serve as a Hugging Face Space expects it: to everybody, at the port that it names, until it is ended."""
-    start_page(build_page(open_tabs(models, "auto")), "0.0.0.0", int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
-    threading.Event().wait()
+    """Serve from the folder of a Space: to everybody where it is one, to this machine where it is tried out."""
+    host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"
+    app(AppConfig(models=tuple(models), host=host, port=int(os.environ.get("GRADIO_SERVER_PORT", "7860"))))
 
 
 def check_installed() -> None:
@@ -89,11 +90,7 @@ def check_place(host: str, port: int) -> None:
             probe.bind(place)
         except PermissionError:
             raise ValueError(f"port {port} is for administrators alone: choose one above 1023 with --port") from None
-        except OverflowError:
-            raise ValueError(f"--port {port} is no port") from None
         except OSError as error:
-            import errno
-
             if error.errno == errno.EADDRINUSE:
                 raise ValueError(f"port {port} of {host} is in use: choose another one with --port") from None
             raise ValueError(f"--host {host} is no address of this machine: leave it out, or use 0.0.0.0") from None
