@@ -23,9 +23,9 @@ from electra.tokenizer import Vocabulary, load_tokenizer
 
 
 def app_vocabulary(folder: Path) -> Vocabulary:
-    """One that reads the first example of the page well, and no emoji."""
+    """One that reads the English examples of the page well, and no emoji."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = [*PIECES, *(word for word in TEXTS[0].lower().removesuffix(".").split() if word not in PIECES), "##ed"]
+    words = [*PIECES, *" ".join(TEXTS[:2]).lower().replace(".", "").split()]
     (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(words)) + "\n", encoding="utf-8")
     return load_tokenizer(folder / "vocab.txt")
 

@@ -27,6 +27,7 @@ from electra.app.detector_tab import TEXTS, DetectorPanel
 from electra.app.fields import MAX_LINK, MAX_TEXT, NumberField, TextField, from_query, read_values, to_query
 from electra.app.models import Tab, open_tabs
 from electra.app.tasks import TaskPanel
+from electra.app.widgets import link_of
 from electra.cli import main
 from electra.config import ObjectiveConfig, PredictConfig, PretrainConfig
 from electra.export import export_run
@@ -303,6 +304,12 @@ def test_links_are_bounded() -> None:
     with pytest.raises(ValueError, match="The link is longer than 8,000 characters"):
         from_query("?text=" + "a" * MAX_LINK)
     assert MAX_TEXT < MAX_LINK  # plain English always has a link
+
+
+def test_an_example_too_long_for_a_link_says_so(tabs: dict[str, Tab]) -> None:
+    fields = tabs["qa"].model.fields
+    assert link_of(tabs["qa"], fields, {"question": "who", "passage": "film " * 2_000}).startswith("a link holds 8,000")
+    assert link_of(tabs["qa"], fields, {"question": "who", "passage": "film"}) == "?tab=qa&question=who&passage=film"
 
 
 # ------------------------------------------------------------------------------------------- the command line

@@ -160,6 +160,13 @@ def test_replacing_tokens(visit: Visit, browser: Browser, address: str) -> None:
     other.page.close()
 
 
+def test_an_example_is_one_click_away(visit: Visit) -> None:
+    visit.page.get_by_role("button", name=TEXTS[1]).click()
+    expect(visit.box("run-text")).to_have_value(TEXTS[1])
+    expect(visit.shown("run-replaced").get_by_role("listitem")).to_have_count(11)
+    visit.link("run", re.compile("text=In\\+1912"))
+
+
 def test_what_is_no_text_gets_a_sentence(visit: Visit) -> None:
     for text, sentence in (
         ("", "there is no text yet: type one"),

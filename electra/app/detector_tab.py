@@ -114,12 +114,12 @@ class DetectorPanel:
         with gr.Row():
             share, temperature, seed = (component(field, self.tab) for field in self.fields[1:4])
         with gr.Row():
-            button = gr.Button("Replace", variant="primary", elem_id=f"{self.tab.name}-replace")
-            others = gr.Button("Draw others", elem_id=f"{self.tab.name}-others")
-        replaced = gr.HTML(elem_classes="result", elem_id=f"{self.tab.name}-replaced")
+            button = gr.Button("Replace", variant="primary", elem_id=f"{self.tab.id}-replace")
+            others = gr.Button("Draw others", elem_id=f"{self.tab.id}-others")
+        replaced = gr.HTML(elem_classes="result", elem_id=f"{self.tab.id}-replaced")
         gr.HTML(tag("h2", "Edit a word and see what moves"))
         edited = component(self.fields[4], self.tab)
-        judged = gr.HTML(elem_classes=["result", "moves"], elem_id=f"{self.tab.name}-judged")
+        judged = gr.HTML(elem_classes=["result", "moves"], elem_id=f"{self.tab.id}-judged")
         before, shown_link = gr.State(""), link(self.tab)
         inputs = [text, share, temperature, seed, edited]
         outputs = [replaced, edited, before, shown_link]
@@ -149,7 +149,7 @@ class DetectorPanel:
 
         about("The discriminator says of each token how probable it is that another one stood there before.")
         text = component(self.fields[0], self.tab)
-        judged, shown_link = gr.HTML(elem_classes="result", elem_id=f"{self.tab.name}-judged"), link(self.tab)
+        judged, shown_link = gr.HTML(elem_classes="result", elem_id=f"{self.tab.id}-judged"), link(self.tab)
         changed = text.change(
             lambda given: self.judge({"text": given}),
             text,

@@ -10,6 +10,7 @@ All are opened when the page starts, so that a wrong name is told at once.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,11 @@ class Tab:
     model: Detector | TaskPanel
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while it answers: one text at a time, whoever asks."""
+
+    @property
+    def id(self) -> str:
+        """What the names of its components in the page begin with."""
+        return re.sub(r"[^\w-]", "-", self.name)
 
 
 def open_tabs(models: Sequence[str], device: str) -> list[Tab]:

@@ -107,8 +107,8 @@ def _task_tab(tab: Tab, panel: TaskPanel) -> Panel:
 
     about(panel.about)
     inputs = [component(field, tab) for field in panel.fields]
-    button = gr.Button(panel.button, variant="primary", elem_id=f"{tab.name}-answer")
-    shown, shown_link = gr.HTML(elem_classes="result", elem_id=f"{tab.name}-shown"), link(tab)
+    button = gr.Button(panel.button, variant="primary", elem_id=f"{tab.id}-answer")
+    shown, shown_link = gr.HTML(elem_classes="result", elem_id=f"{tab.id}-shown"), link(tab)
     names = [field.name for field in panel.fields]
 
     def answer(values: Mapping[str, object]) -> list[Any]:

@@ -49,7 +49,7 @@ def write_space(config: AppConfig) -> None:
     assert config.space is not None
     check_installed()
     tabs = open_tabs(config.models, config.device)
-    names = [_file_name(tab.name) for tab in tabs]
+    names = [tab.id for tab in tabs]
     if len(set(names)) < len(names):
         raise ValueError(f"two models would have the same folder among {', '.join(names)}: rename one")
     with atomic_folder(config.space, config.overwrite) as folder:
@@ -113,8 +113,3 @@ def _requirements() -> str:
         raise ValueError(f"what the Space must install is not known: pip install {DISTRIBUTION} here first") from None
     lines = [line for line in required if "extra ==" not in line.replace("'", '"')]
     return "\n".join([WHEELS, *lines]) + "\n"
-
-
-def _file_name(name: str) -> str:
-    """Letters, digits, dots and dashes, which every file system and Git take."""
-    return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name).strip(".-") or "model"

@@ -47,7 +47,7 @@ def component(field: Field, tab: Tab) -> Any:
     """The widget of a field. Bounds are checked by the field, which says what is wrong in a sentence."""
     import gradio as gr
 
-    name = f"{tab.name}-{field.name}"
+    name = f"{tab.id}-{field.name}"
     if isinstance(field, TextField):
         return gr.Textbox(
             field.default,
@@ -91,7 +91,7 @@ def link(tab: Tab) -> Any:
     import gradio as gr
 
     return gr.Textbox(
-        label=LINK_LABEL, interactive=False, buttons=["copy"], lines=1, max_lines=1, elem_id=f"{tab.name}-link"
+        label=LINK_LABEL, interactive=False, buttons=["copy"], lines=1, max_lines=1, elem_id=f"{tab.id}-link"
     )
 
 
