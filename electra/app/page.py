@@ -93,8 +93,11 @@ def _opened(panels: Sequence[Panel], query: str) -> list[Any]:
     written: list[Any] = [gr.Tabs(selected=chosen.tab.name), ""]
     for panel in panels:
         if panel is chosen:
-            # What a link does not say is left alone: somebody may be typing already.
-            written += [values.get(field.name, gr.skip()) for field in panel.fields]
+            # Without a link the fields are left alone: somebody may be typing already.
+            written += [
+                gr.skip() if part in panel.outputs else values.get(field.name, gr.skip())
+                for field, part in zip(panel.fields, panel.inputs, strict=True)
+            ]
             written += [gr.skip()] * len(panel.outputs) if outputs is None else outputs
         else:
             written += [gr.skip()] * (len(panel.inputs) + len(panel.outputs))
