@@ -132,8 +132,8 @@ class DetectorPanel:
         def on_edit(*given: object) -> list[Any]:
             return self.edit(dict(zip(names, given[:-1], strict=True)), str(given[-1]))
 
-        for trigger in (button.click, text.submit, share.release, temperature.release, seed.submit):
-            chain(trigger(on_replace, inputs, outputs, **quiet), shown_link)
+        for trigger in (button.click, text.submit, share.input, temperature.input, seed.submit):
+            chain(trigger(on_replace, inputs, outputs, trigger_mode="always_last", **quiet), shown_link)
         drawn = others.click(lambda value: (int(value or 0) + 1) % (MAX_SEED + 1), seed, seed, **quiet)
         chain(drawn.then(on_replace, inputs, outputs, **quiet), shown_link)
         if samples is not None:

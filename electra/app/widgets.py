@@ -68,6 +68,7 @@ def component(field: Field, tab: Tab) -> Any:
             info=field.info or None,
             elem_id=name,
             min_width=240,
+            buttons=[],
         )
     return gr.Number(
         field.default,
