@@ -10,6 +10,7 @@ CONTENTS = {
         "data": "Data",
         "pretraining": "Pre-training",
         "finetuning": "Fine-tuning and prediction",
+        "app": "A web page",
         "interop": "Other formats",
         "korean": "Korean",
         "historic-english": "Historic English",

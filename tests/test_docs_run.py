@@ -29,6 +29,7 @@ SHORTER = {
     "pretrain": f"{SMALL} --steps 2 --batch-size 4 --seq-len 64 --warmup-steps 1 --eval-rows 4 --log-every 1",
     "evaluate": "--rows 4",
     "report": "--rows 4",
+    "app": "--space page",  # or it would serve until somebody stops it
     "finetune": "--seeds 0 --epochs 1 --batch-size 32",
 }
 NOT_RUN = {

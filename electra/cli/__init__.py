@@ -21,12 +21,12 @@ from electra.cli.launching import launch
 from electra.cli.machine import demo, doctor
 from electra.cli.parsing import Arguments
 from electra.cli.pretraining import convert, evaluate, export, pretrain, push
-from electra.cli.reporting import report
+from electra.cli.reporting import app, report
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
     verb.__name__: verb
     for verb in (
-        demo, vocab, build, inspect, pretrain, evaluate, report, export, push, convert, finetune, compare, predict,
+        demo, vocab, build, inspect, pretrain, evaluate, report, export, push, convert, finetune, compare, predict, app,
         launch, doctor,
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The verb report: one page about runs of pre-training and fine-tuning."""
+"""Verbs to look at runs and models: report, app."""
 
 from __future__ import annotations
 
@@ -46,4 +46,20 @@ def report(arguments: Arguments) -> int:
 
     reporter = Reporter(given.runs, given.out, given.fast, given.data, given.rows, given.samples, given.device)
     run(reporter, given.watch)
+    return 0
+
+
+def app(arguments: Arguments) -> int:
+    """A web page to try models out: replaced tokens, answers."""
+    from electra.config.serving import AppConfig
+
+    config = parse(AppConfig, "app", "electra app run sst2    or    electra app run --space space", arguments)
+    if config.space is not None:
+        from electra.app.space import write_space
+
+        write_space(config)
+    else:
+        from electra.app.serve import app as run
+
+        run(config)
     return 0

@@ -6,14 +6,19 @@ The pictures take their colours from here (plots.py writes var(--s1) and so on),
 SERIES = 8
 """Colours --s1 to --s8 of curves; each is readable on its background (WCAG's 3 : 1 for graphics)."""
 
-STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2128; --soft: #57606a; --line: #d5dbe1; --panel: #f5f7f9;
+LIGHT = """--paper: #fff; --ink: #1c2128; --soft: #57606a; --line: #d5dbe1; --panel: #f5f7f9;
   --s1: #1f6fd0; --s2: #c8480f; --s3: #16803c; --s4: #8b3fb8; --s5: #0e7c86; --s6: #c2257f; --s7: #8a5a13;
-  --s8: #5b6470; --caught: #16803c; --missed: #a35d00; --alarm: #cc2936; }
-@media screen and (prefers-color-scheme: dark) { :root { --paper: #15191f; --ink: #e4e8ed; --soft: #a0a9b4;
-  --line: #363d47; --panel: #1e242c; --s1: #6cb2ff; --s2: #ff9a62; --s3: #5fd38d; --s4: #cf9bf2; --s5: #4fd0da;
-  --s6: #ff85c0; --s7: #e0b060; --s8: #b0b8c2; --caught: #5fd38d; --missed: #ffc15e; --alarm: #ff8088; } }
-* { box-sizing: border-box; }
+  --s8: #5b6470; --caught: #16803c; --missed: #a35d00; --alarm: #cc2936;"""
+DARK = """--paper: #15191f; --ink: #e4e8ed; --soft: #a0a9b4; --line: #363d47; --panel: #1e242c;
+  --s1: #6cb2ff; --s2: #ff9a62; --s3: #5fd38d; --s4: #cf9bf2; --s5: #4fd0da; --s6: #ff85c0; --s7: #e0b060;
+  --s8: #b0b8c2; --caught: #5fd38d; --missed: #ffc15e; --alarm: #ff8088;"""
+
+STYLE = (
+    f"""
+:root {{ color-scheme: light dark; {LIGHT} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+"""
+    + """* { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 82rem; padding: 1rem clamp(.8rem, 3vw, 2.5rem) 4rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .3rem; }
@@ -60,3 +65,4 @@ details > .scroll { max-height: 24rem; overflow-y: auto; }
   figure, tr { break-inside: avoid; } h2, h3, caption { break-after: avoid; } .scroll { overflow: visible; }
   pre { white-space: pre-wrap; } .pictures > svg { max-width: 100%; } details:not([open]) { display: none; } }
 """
+)

@@ -58,6 +58,9 @@ class Candidate:
     """Among the candidates alone."""
     start_score: float
     end_score: float
+    begin: int = 0
+    """The characters of the passage that its tokens cover, the first and the one after the last."""
+    end: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """As in the files of Google's and transformers' scripts."""
@@ -236,18 +239,21 @@ def find_answers(
         best = list(found.values())
         start_scores, end_scores = spans.start_scores[best], spans.end_scores[best]
         texts = list(found)
+        places = [recover.place(spans, index) for index in best]
         if not best:
-            texts = [EMPTY if google_text else ""]
+            texts, places = [EMPTY if google_text else ""], [(0, 0)]
             start_scores = end_scores = np.zeros(1, np.float32)
         odds = None
         if nulls is not None:
             odds = float(nulls[number] if is_classified else nulls[number] - start_scores[0] - end_scores[0])
         scores = start_scores + end_scores
         weights = np.exp(scores - scores.max())
-        rows = zip(texts, weights / weights.sum(), start_scores, end_scores, strict=True)
-        answers.append(
-            Answer(texts[0], odds, [Candidate(text, *(float(value) for value in values)) for text, *values in rows])
-        )
+        rows = zip(texts, weights / weights.sum(), start_scores, end_scores, places, strict=True)
+        ranked = [
+            Candidate(text, float(probability), float(start), float(end), *place)
+            for text, probability, start, end, place in rows
+        ]
+        answers.append(Answer(texts[0], odds, ranked))
     return answers
 
 
@@ -264,15 +270,20 @@ class _Recovery:
     def __call__(self, spans: Spans, index: int) -> str:
         question = int(spans.questions[index])
         context = self.questions[question].context
-        span = int(spans.windows[index]), int(spans.starts[index]), int(spans.ends[index])
-        tokens = self.features.passage_tokens(*span)
         if not self.google_text:
-            begin, end = self.features.token_begins[tokens.start], self.features.token_ends[tokens.stop - 1]
-            return span_text(context, int(begin), int(end))
+            return span_text(context, *self.place(spans, index))
+        span = int(spans.windows[index]), int(spans.starts[index]), int(spans.ends[index])
         number = int(self.features.question_contexts[question])
         if self._words[0] != number:
             self._words = number, find_words(context)
         return answer_text(self.features, self.vocabulary, context, self._words[1], *span)
+
+    def place(self, spans: Spans, index: int) -> Span:
+        """The characters of a span in its passage."""
+        tokens = self.features.passage_tokens(
+            int(spans.windows[index]), int(spans.starts[index]), int(spans.ends[index])
+        )
+        return int(self.features.token_begins[tokens.start]), int(self.features.token_ends[tokens.stop - 1])
 
 
 def given_answers(questions: Sequence[Question], answers: Sequence[Answer], threshold: float) -> dict[str, str]:
