@@ -28,6 +28,7 @@ from electra.mlm import MaskedLM, MaskedLMOutput
 from electra.objectives import PretrainingModel, make_model
 from electra.packing import RowBatch
 from electra.phases import phase_at, plan
+from electra.progress import counted
 from electra.rtd import RTDBatch, RTDOutput
 from electra.runtime import Runtime
 from electra.tokenizer import SpecialIds
@@ -102,7 +103,9 @@ class Evaluator:
         logits, labels = [], []
         begin, end = (self.num_rows * rank // runtime.world_size for rank in (runtime.rank, runtime.rank + 1))
         longest = -(-self.num_rows // runtime.world_size)  # of all ranks: those with sharded weights go together
-        for first in range(begin, begin + longest, 32):
+        firsts = range(begin, begin + longest, 32)
+        sizes = [min(32, begin + longest - first) for first in firsts]
+        for first in counted(firsts, "evaluating", "rows", sizes, longest):
             batch = self.batch.part(slice(first, max(first, min(first + 32, end)))).to(runtime.device)
             with runtime.autocast():
                 if isinstance(model, MaskedLM):

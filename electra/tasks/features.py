@@ -12,7 +12,7 @@ Letters: N examples, B rows of a batch, L tokens.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from electra.devices import to_device
+from electra.progress import counted
 from electra.tokenizer import Vocabulary
 
 POOL_BATCHES = 50
@@ -150,6 +151,11 @@ def length_batches(lengths: np.ndarray, device: torch.device, tokens: int = 0) -
         batches.append(order[begin:end])
         begin = end
     return batches
+
+
+def in_turn(batches: list[np.ndarray], lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """The batches one after the other, with a line of progress by the tokens of their rows."""
+    return counted(batches, "answering", "tokens", (int(lengths[rows].sum()) for rows in batches), int(lengths.sum()))
 
 
 def padded_length(longest: int, max_length: int) -> int:
