@@ -84,7 +84,9 @@ def together(place: Place) -> Iterator[dist.Store]:
     An exception that leaves the block goes on in the first process to report one; in the others it becomes a silent
     SystemExit(2). The loss of another process is a ValueError in a sentence.
     """
-    os.environ.update(meeting_point(os.environ))
+    # As torchrun does, also where srun started us: libraries of devices read these, too.
+    numbers = {"RANK": place.rank, "WORLD_SIZE": place.world_size, "LOCAL_RANK": place.local_rank}
+    os.environ.update(meeting_point(os.environ) | {name: str(number) for name, number in numbers.items()})
     store, _, _ = next(iter(dist.rendezvous("env://", place.rank, place.world_size, timeout=TIMEOUT)))
     lifeline = Lifeline(store.clone(), place)
     lifeline.start()

@@ -98,7 +98,7 @@ except ValueError as error:
         refusal.format("hpu"),
         "tpu cpu:gloo,tpu:tpu_dist torch.float32 bf16 a TPU's matrix units multiply bf16",
         refusal.format("tpu"),
-        "hpu:3 [device(type='hpu', index=3)]",
+        "hpu []",
         "more processes were started on this machine than its 8 devices: start 8",
     ]
 

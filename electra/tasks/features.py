@@ -4,8 +4,8 @@
           -> `collate` (one `SentenceBatch` of tensors)
 
 A row is `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, B in segment 1, truncated as Hugging Face's `longest_first`.
-A batch is as long as its longest row, beside an accelerator rounded up to a multiple of 8 (which matrix units want and
-which bounds the number of different shapes; a CPU would compute a quarter more of SST-2 for nothing).
+A batch is as long as its longest row, beside an accelerator rounded up to a multiple of 8 or 64 (which matrix units
+want and which bounds the number of different shapes; a CPU would compute a quarter more of SST-2 for nothing).
 Letters: N examples, B rows of a batch, L tokens.
 """
 
@@ -26,6 +26,8 @@ from electra.tokenizer import Vocabulary
 POOL_BATCHES = 50
 """Rows are sorted by length within pools of this many batches: near-equal lengths, yet another mixture each epoch."""
 LENGTH_MULTIPLE = 8
+FEW_LENGTHS_MULTIPLE = 64
+"""On devices that compile what they run for each shape: Gaudi and TPU."""
 CPU_BATCH_TOKENS = 2048
 """Tokens of a forward pass on a CPU, few enough for its caches: for ELECTRA-Small 512 to 2,048 are equally fast there,
 4,096 are slower."""
@@ -164,7 +166,11 @@ def padded_length(longest: int, max_length: int) -> int:
     On a CPU up to a sixteenth longer: oneDNN makes and keeps kernels of its own for each length, so that memory grew
     with the number of lengths that occurred.
     """
-    multiple = LENGTH_MULTIPLE if torch.accelerator.is_available() else 1 << max(0, longest.bit_length() - 5)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        multiple = 1 << max(0, longest.bit_length() - 5)
+    else:
+        multiple = FEW_LENGTHS_MULTIPLE if accelerator.type in ("hpu", "tpu") else LENGTH_MULTIPLE
     return min(-(-longest // multiple) * multiple, max_length)
 
 
