@@ -93,6 +93,13 @@ def test_a_line_fits_the_terminal(terminal, columns, line):
     assert screen.read() == "\r\x1b[K"  # nothing is left of it
 
 
+def test_what_cannot_be_counted_shows_its_title(terminal, capsys):
+    screen = terminal(80)
+    with Progress("merging pieces"):
+        assert screen.drawings() == ["merging pieces"]
+    assert screen.read() == "\r\x1b[K"
+
+
 def test_a_line_follows_the_window(terminal):
     screen = terminal(100)
     with Progress("reading", "rows", 50) as progress:
