@@ -68,7 +68,7 @@ def predict(config: PredictConfig) -> int:
 def answer_chunks(predictor: Predictor, inputs: Iterable[Any], total: int = 0) -> Iterator[list[Answer]]:
     """The answers chunk by chunk; the next chunk is read and encoded while the models answer one.
 
-    A line of progress says how many of `total` inputs are answered, if it is not 0.
+    A line of progress says how many are answered, of `total` if that is known (not 0).
     """
     chunks = cut_chunks(inputs)
 

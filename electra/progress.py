@@ -21,7 +21,7 @@ from electra.terminal import clear, draw, redrawable
 
 Item = TypeVar("Item")
 
-FIRST, EVERY = 1.0, 0.25  # seconds before a terminal shows anything, and between two drawings: 0.5 ms each
+FIRST, EVERY = 1.0, 0.25  # seconds before a terminal shows anything, and between two drawings: 0.2 ms each
 LINE_FIRST, LINE_SHARE, LINE_LONGEST = 10.0, 0.05, 600.0  # of a log: a twentieth of the time so far, within these
 
 
