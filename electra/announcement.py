@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from electra import runtime as runtimes
 from electra.compiled import choose_compile
 from electra.config import PretrainConfig
-from electra.log import duration
 from electra.mixture import MixedRows, Mixture
 from electra.mlm import MaskedLM
 from electra.objectives import PretrainingModel, network_shapes, predicted_positions
 from electra.phases import Phase
+from electra.progress import duration
 from electra.runtime import Runtime
 
 

@@ -16,14 +16,11 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from electra import encoding
 from electra.cleaning import Report, from_settings, settings
@@ -172,16 +169,6 @@ def build(config: BuildConfig, progress: Show | None = None) -> dict[str, Any]:
         }
         | cleaned
     }
-
-
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Show]:
-    """A progress line on the terminal, for `build`'s argument `progress`; nothing where standard error is a file."""
-    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _cores() -> int:

@@ -18,10 +18,10 @@ import tomli_w
 from electra import __version__
 from electra.config import CardConfig, PretrainConfig
 from electra.front_matter import front_matter
-from electra.log import duration
 from electra.machine import hardware
 from electra.mixture import shares_of, training_tokens
 from electra.pages.runs import PretrainingRun
+from electra.progress import duration
 from electra.tokenizer import Vocabulary
 from electra.toml import to_dict
 

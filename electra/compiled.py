@@ -22,7 +22,7 @@ from torch import nn
 
 from electra.encoder import Layer
 
-BACKENDS = {"hpu": "hpu_backend"}  # of torch.compile, where it is not inductor: Gaudi's own
+BACKENDS = {"hpu": "hpu_backend", "tpu": "tpu"}  # of torch.compile, where it is not inductor: the makers' own
 
 
 def choose_compile(

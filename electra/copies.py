@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +22,9 @@ from typing import Any
 
 from electra.config.location import is_url
 from electra.files import atomic_file, atomic_folder, cache_folder, sha256
+from electra.progress import Progress, amount
 from electra.storage import RemoteFile, StorageError, connect, speaking_to
+from electra.terminal import clear
 
 Receipts = Mapping[str, Mapping[str, Any]]
 """File name in the folder -> its "bytes" and "sha256"."""
@@ -31,7 +32,6 @@ Receipts = Mapping[str, Mapping[str, Any]]
 _PART = ".part"  # behind the name of a manifest that is not there yet
 _CONNECTIONS = 8
 _RANGE_BYTES = 1 << 24
-_EVERY = 10.0  # seconds between two lines that say how far it is
 
 
 def cache_place(kind: str, url: str) -> Path:
@@ -40,26 +40,11 @@ def cache_place(kind: str, url: str) -> Path:
     return cache_folder() / kind / f"{url.rsplit('/', 1)[-1]}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
-class _Lines:
-    """Says on standard error what is done, and every ten seconds how far it is: of use in a log file, too."""
-
-    def __init__(self, doing: str, total: int) -> None:
-        self._doing, self._total, self._done = doing, total, 0
-        self._lock = threading.Lock()
-        self._started = self._said = time.monotonic()
-        print(f"{doing}: {total / 1e6:,.1f} MB", file=sys.stderr)
-
-    def add(self, num_bytes: int) -> None:
-        with self._lock:
-            self._done += num_bytes
-            now = time.monotonic()
-            if now - self._said > _EVERY and self._done < self._total:
-                self._said = now
-                speed = self._done / 1e6 / (now - self._started)
-                print(
-                    f"{self._doing}: {self._done / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, {speed:,.0f} MB/s",
-                    file=sys.stderr,
-                )
+def _moving(doing: str, what: str, total: int) -> Progress:
+    """Say on standard error what is copied or sent, and how far it is."""
+    clear()
+    print(f"{doing} {what}: {amount(total, 'bytes')}", file=sys.stderr)
+    return Progress(doing, "bytes", total)
 
 
 # ------------------------------------------------------------------------------------------------------- fetch
@@ -124,12 +109,11 @@ def _fetch(url: str, folder: Path, files: Receipts) -> None:
             f"{folder} has room for {free / 1e6:,.0f} MB, but the copy of {url} needs {total / 1e6:,.0f} MB: "
             "let ELECTRA_CACHE name a folder on a larger disk"
         )
-    lines = _Lines(f"copying {url} to {folder}", total)
     over = threading.Event()  # one has failed, or Ctrl-C: the others need not go on to the end of their files
-    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+    with _moving("copying", f"{url} to {folder}", total) as progress, ThreadPoolExecutor(_CONNECTIONS) as pool:
         try:
             given = [
-                pool.submit(_fetch_file, f"{url}/{name}", folder / name, receipt, lines.add, over)
+                pool.submit(_fetch_file, f"{url}/{name}", folder / name, receipt, progress.add, over)
                 for name, receipt in files.items()
             ]
             for done in as_completed(given):
@@ -231,10 +215,11 @@ def send_folder(folder: Path, url: str, manifest: str, receipts: Receipts) -> No
             system.pipe_file(part, content)
             there = dict.fromkeys(there, -1)
         missing = {name: receipt for name, receipt in receipts.items() if there.get(name) != receipt["bytes"]}
-        lines = _Lines(f"sending {folder} to {url}", sum(receipt["bytes"] for receipt in missing.values()))
-        for name, receipt in missing.items():
-            system.put_file(str(folder / name), f"{root}/{name}")
-            lines.add(receipt["bytes"])
+        total = sum(receipt["bytes"] for receipt in missing.values())
+        with _moving("sending", f"{folder} to {url}", total) as progress:
+            for name, receipt in missing.items():
+                system.put_file(str(folder / name), f"{root}/{name}")
+                progress.add(receipt["bytes"])
         for name in there.keys() - receipts.keys() - {manifest, f"{manifest}{_PART}"}:
             system.rm_file(f"{root}/{name}")
         system.pipe_file(f"{root}/{manifest}", content)

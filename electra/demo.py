@@ -29,9 +29,9 @@ from electra.build import build
 from electra.config import BuildConfig, FinetuneConfig, VocabConfig
 from electra.files import atomic_file, refuse_existing
 from electra.finetune import finetune
-from electra.log import duration
 from electra.presets import tiny
 from electra.pretrain import pretrain
+from electra.progress import duration
 from electra.tokenizer import train_vocabulary
 
 TEXT = "python-docs.txt"

@@ -30,8 +30,11 @@ class DeviceKind:
     backend: str  # of the process group, for tensors on the device
     precisions: tuple[str, ...]
     package: str = ""  # to import before torch knows the device
+    settings: tuple[tuple[str, str], ...] = ()  # of the environment, before that; what is set already stays
     collectives: str = ""  # to import before its process group exists
     has_float64: bool = True
+    has_own: bool = False  # each process has one, which LOCAL_RANK picks: it goes by no number, and no other can be set
+    launched_with: tuple[str, ...] = ()  # variables without which several processes do not find each other's devices
 
 
 DEVICES = {  # in the order in which `auto` looks for them
@@ -41,10 +44,20 @@ DEVICES = {  # in the order in which `auto` looks for them
         "hccl",
         ("fp32", "bf16"),
         package="habana_frameworks.torch",
+        settings=(("PT_HPU_LAZY_MODE", "0"),),  # torch.compile is for eager mode, and older releases begin in another
         collectives="habana_frameworks.torch.distributed.hccl",
         has_float64=False,
+        has_own=True,
     ),
-    "tpu": DeviceKind("TPU", "tpu_dist", ("fp32", "bf16"), package="torch_tpu", has_float64=False),
+    "tpu": DeviceKind(
+        "TPU",
+        "tpu_dist",
+        ("fp32", "bf16"),
+        package="torch_tpu",
+        has_float64=False,
+        has_own=True,
+        launched_with=("TORCH_TPU_TOPOLOGY", "TORCH_TPU_SLICEBUILDER_ADDRESSES"),
+    ),
     "mps": DeviceKind("Apple", "gloo", ("fp32", "bf16", "fp16"), has_float64=False),
     "cpu": DeviceKind("CPU", "gloo", ("fp32", "bf16", "fp16")),
 }
@@ -63,7 +76,7 @@ def choose_device(name: str) -> torch.device:
     if kind not in DEVICES:
         raise ValueError(f"device {name!r} is unknown: use auto or one of {NAMES}")
     package, label = DEVICES[kind].package, DEVICES[kind].label
-    if package and not _import(package):
+    if package and not _import(DEVICES[kind]):
         raise ValueError(
             f"device {name!r} needs the Python package {package}, which cannot be imported here: install it, or use "
             "--device auto"
@@ -82,17 +95,39 @@ def is_present(kind: str) -> bool:
         return True
     if kind == "mps":
         return torch.backends.mps.is_available()
-    package = DEVICES[kind].package
-    if package and not _import(package):
+    if DEVICES[kind].package and not _import(DEVICES[kind]):
         return False
     return bool(torch.get_device_module(kind).is_available())
 
 
-def _import(package: str) -> bool:
+def _import(kind: DeviceKind) -> bool:
+    for name, value in kind.settings:
+        os.environ.setdefault(name, value)
     with contextlib.suppress(ImportError):
-        importlib.import_module(package)
+        importlib.import_module(kind.package)
         return True
     return False
+
+
+def device_of_process(device: torch.device, local_rank: int) -> torch.device:
+    """The device of one of the processes on this machine, made torch's current one.
+
+    Raises ValueError where there are too few, or where the processes were started without what their devices need.
+    """
+    kind, module = DEVICES[device.type], torch.get_device_module(device.type)
+    if missing := [name for name in kind.launched_with if name not in os.environ]:
+        raise ValueError(
+            f"several processes on {device.type} need {' and '.join(missing)}, set before torchrun starts them: "
+            "recipes/tpu-pod.sh does so"
+        )
+    count = module.device_count()  # srun may show each process a device of its own, which is then number 0 for all
+    if local_rank >= count > 1:
+        raise ValueError(f"more processes were started on this machine than its {count} devices: start {count}")
+    if kind.has_own:
+        return device
+    device = torch.device(device.type, local_rank % max(count, 1))
+    module.set_device(device)
+    return device
 
 
 def process_group_backend(device: torch.device) -> str:
@@ -180,7 +215,17 @@ def cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("sve_bf16"))
 
 
+_lasting = contextlib.ExitStack()  # contexts that last as long as the process
+
+
 def set_matmul_precision(precision: str, device: torch.device) -> None:
-    """Let CUDA round the inputs of fp32 products to TF32's 10 bits of mantissa, or forbid it; elsewhere do nothing."""
+    """What fp32 products are made of, where a device has a choice.
+
+    Let CUDA round their inputs to TF32's 10 bits of mantissa, or forbid it; forbid a TPU, which rounds them to bf16
+    (7 bits) unless told otherwise.
+    """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    elif device.type == "tpu" and precision == "fp32":
+        tpu: Any = torch.get_device_module("tpu")
+        _lasting.enter_context(tpu.precision(tpu.Precision.HIGHEST))

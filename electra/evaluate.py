@@ -28,6 +28,7 @@ from electra.mlm import MaskedLM, MaskedLMOutput
 from electra.objectives import PretrainingModel, make_model
 from electra.packing import RowBatch
 from electra.phases import phase_at, plan
+from electra.progress import counted
 from electra.rtd import RTDBatch, RTDOutput
 from electra.runtime import Runtime
 from electra.tokenizer import SpecialIds
@@ -102,7 +103,9 @@ class Evaluator:
         logits, labels = [], []
         begin, end = (self.num_rows * rank // runtime.world_size for rank in (runtime.rank, runtime.rank + 1))
         longest = -(-self.num_rows // runtime.world_size)  # of all ranks: those with sharded weights go together
-        for first in range(begin, begin + longest, 32):
+        firsts = range(begin, begin + longest, 32)
+        sizes = [min(32, begin + longest - first) for first in firsts]
+        for first in counted(firsts, "evaluating", "rows", sizes, longest):
             batch = self.batch.part(slice(first, max(first, min(first + 32, end)))).to(runtime.device)
             with runtime.autocast():
                 if isinstance(model, MaskedLM):
@@ -120,8 +123,9 @@ class Evaluator:
             valid = batch.piece_ids > 0
             sums["discriminator_loss"] += float(out.row_token_losses.cpu().double().sum())
             sums["tokens"] += float(valid.sum())
-            logits.append(out.logits[valid].cpu().numpy())
-            labels.append(out.labels[valid].cpu().numpy())
+            valid = valid.cpu()  # chosen on the host: on the device it would be another shape each time
+            logits.append(out.logits.cpu()[valid].numpy())
+            labels.append(out.labels.cpu()[valid].numpy())
         sums = defaultdict(float, runtime.sum_over_ranks(dict(sums)))
         objective = self.config.objective
         losses: dict[str, float] = {}
@@ -155,9 +159,9 @@ class Evaluator:
 
 def _add_slots(sums: dict[str, float], batch: RTDBatch, logits: Tensor, token_losses: Tensor) -> None:
     """Add the masked LM's loss and hits on a micro-batch."""
-    used = batch.weights > 0
-    sums["slot_loss"] += float(token_losses[used].double().sum())
-    sums["correct"] += float((logits.argmax(-1) == batch.token_ids)[used].sum())
+    used = (batch.weights > 0).cpu()
+    sums["slot_loss"] += float(token_losses.cpu()[used].double().sum())
+    sums["correct"] += float((logits.argmax(-1) == batch.token_ids).cpu()[used].sum())
     sums["predictions"] += float(used.sum())
 
 

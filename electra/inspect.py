@@ -168,7 +168,7 @@ def inspect_run(path: Path) -> None:
         if rows:
             last = rows[-1]
             values = {name: value for name, value in last.items() if name not in ("step", "kind") and value is not None}
-            print(f"  {kind:5} step {last['step']:,}: {format_metrics(values)}")
+            print(f"  {kind:5} step {last['step']:,}: {'  '.join(format_metrics(values))}")
     checkpoints = sorted(path.glob("checkpoints/step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
     print(f"  checkpoints: {', '.join(folder.name for folder in checkpoints) or 'none'}")
     print("  config.toml:")

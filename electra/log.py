@@ -1,7 +1,7 @@
 """What a run says: one progress line, metrics.jsonl and TensorBoard, from the main process alone.
 
-JSONL is the truth; TensorBoard repeats it. On a terminal the progress line is redrawn in place; elsewhere each
-log step is a plain line, so that a log file reads well.
+JSONL is the truth; TensorBoard repeats it. A terminal has one line, drawn in place, also between log steps; a log has a
+plain line for each log step.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from electra.files import atomic_file
+from electra.progress import Pace, duration
+from electra.terminal import clear, draw, redrawable
 
 
 class RunLog:
@@ -32,10 +34,12 @@ class RunLog:
         quiet: bool = False,
     ) -> None:
         self.phases, self.quiet = list(phases), quiet
-        self._line_is_open = False
+        self._console = None if quiet else redrawable(sys.stdout)
+        self._pace = Pace(on_terminal=True, at_once=True)
+        self._latest: dict[str, float] = {}
         self._file: IO[str] | None = None
         self._tensorboard: Any = None
-        self._begin, self._first_step = time.monotonic(), start_step
+        self._first_step = start_step
         if folder is not None:
             path = folder / "metrics.jsonl"
             if path.exists():
@@ -56,38 +60,37 @@ class RunLog:
             for name, value in values.items():
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":
-            self._progress(step, values)
+            self._latest = values
+            if self._console is None and not self.quiet:
+                parts = [f"step {step:,}/{self.phases[-1][0]:,}", *self._times_left(step), *format_metrics(values)]
+                print("  ".join(parts), flush=True)
         else:
-            self.say(f"step {step:,} {kind}: {format_metrics(values)}")
+            self.say(f"step {step:,} {kind}: {'  '.join(format_metrics(values))}")
 
     def say(self, text: str) -> None:
-        """Print a line of its own, below the progress line."""
-        if self.quiet:
-            return
-        if self._line_is_open:
-            print()
-            self._line_is_open = False
-        print(text, flush=True)
+        """Print a line of its own, above the progress line."""
+        if not self.quiet:
+            clear()
+            print(text, flush=True)
 
-    def _progress(self, step: int, values: dict[str, float]) -> None:
-        if self.quiet:
-            return
-        total = self.phases[-1][0]
-        eta = f"ETA {self._time_left(step, total)}"
+    def progress(self, step: int) -> None:
+        """Draw the line of a terminal, where it is time: `step`, with the metrics of the last log step."""
+        if self._console is not None and self._pace.is_due():
+            total = self.phases[-1][0]
+            title = f"step {step:,}/{total:,}"
+            draw(self._console, title, step / total, [*self._times_left(step), *format_metrics(self._latest)])
+
+    def _times_left(self, step: int) -> list[str]:
+        left = [f"{self._time_left(step, self.phases[-1][0])} left"]
         if len(self.phases) > 1:
             index, end = next((i, end) for i, (end, _) in enumerate(self.phases) if step <= end)
-            eta = f"phase {index + 1}/{len(self.phases)} ETA {self._time_left(step, end)}, {eta}"
-        text = f"step {step:,}/{total:,} {format_metrics(values)}  {eta}"
-        if sys.stdout.isatty():
-            print(f"\r\x1b[K{text}", end="", flush=True)
-            self._line_is_open = True
-        else:
-            print(text, flush=True)
+            left.append(f"phase {index + 1}/{len(self.phases)}: {self._time_left(step, end)} left")
+        return left
 
     def _time_left(self, step: int, end: int) -> str:
         """The time from `step` to `end` at the speed since the start of this process."""
         done = self._cost(step) - self._cost(self._first_step)
-        elapsed = time.monotonic() - self._begin
+        elapsed = time.monotonic() - self._pace.begin
         return duration(elapsed / done * (self._cost(end) - self._cost(step))) if done else "?"
 
     def _cost(self, step: int) -> float:
@@ -99,9 +102,7 @@ class RunLog:
         return total
 
     def close(self) -> None:
-        if self._line_is_open:
-            print()
-            self._line_is_open = False
+        clear()
         if self._file is not None:
             self._file.close()
             self._tensorboard.close()
@@ -119,39 +120,29 @@ SHORT_NAMES = {
     "discriminator_recall": "recall",
     "discriminator_f1": "F1",
     "discriminator_auc": "AUC",
-    "tokens_per_second": "tok/s",
     "gradient_norm": "|g|",
     "peak_memory_gib": "GiB",
 }
 HIDDEN = {"generator_sampled_accuracy", "replaced_share", "seconds"}  # in the files only
 
 
-def format_metrics(values: dict[str, float]) -> str:
-    """'loss 9.61  gen 8.02  ...': short names, four significant digits."""
+def format_metrics(values: dict[str, float]) -> list[str]:
+    """'38,400 tok/s', 'loss 9.61', 'gen 8.02', ...: short names, four significant digits, the speed first."""
     parts = []
-    for name, value in values.items():
+    for name, value in sorted(values.items(), key=lambda item: item[0] != "tokens_per_second"):
         if name in HIDDEN:
             continue
         if name == "tokens_per_second":
-            text = f"{value:,.0f}"
-        elif name == "peak_memory_gib":
+            parts.append(f"{value:,.0f} tok/s")
+            continue
+        if name == "peak_memory_gib":
             text = f"{value:.1f}"
         elif name == "mfu":
             text = f"{value:.0%}"
         else:
             text = f"{value:.4g}"
         parts.append(f"{SHORT_NAMES.get(name, name)} {text}")
-    return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """'1:02:03', '2:03' or '2d 3:04:05'."""
-    whole = round(seconds)
-    days, rest = divmod(whole, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, secs = divmod(rest, 60)
-    clock = f"{hours}:{minutes:02d}:{secs:02d}" if hours or days else f"{minutes}:{secs:02d}"
-    return f"{days}d {clock}" if days else clock
+    return parts
 
 
 def read_metrics(folder: Path, kind: str) -> list[dict[str, Any]]:

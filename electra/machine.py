@@ -40,8 +40,9 @@ def describe(runtime: Runtime) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """Of an accelerator its model, of a CPU what Linux calls it; the kind of device where nobody knows."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    named = getattr(torch.get_device_module(device.type), "get_device_name", None)
+    if named is not None:
+        return str(named(device))
     if device.type == "cpu":
         try:
             lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

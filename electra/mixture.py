@@ -184,7 +184,12 @@ def receipt_path(run: Path, number: int) -> Path:
 
 
 def read_receipts(run: Path) -> list[dict[str, Any]]:
-    """What store.json said of each store when the run began."""
+    """What store.json said of each store when the run began; ValueError where a run ended before it began."""
+    if not receipt_path(run, 0).exists():
+        raise ValueError(
+            f"{receipt_path(run, 0)} does not exist: {run} was copied in part, or its run ended before it began; "
+            "remove the folder, and begin again"
+        )
     receipts = [read_json(receipt_path(run, 0))]
     while receipt_path(run, len(receipts)).exists():
         receipts.append(read_json(receipt_path(run, len(receipts))))

@@ -48,7 +48,7 @@ def replicate(model: nn.Module, runtime: Runtime) -> nn.Module:
     """What the loop calls: the model itself where it is alone or sharded, else wrapped for DDP."""
     if runtime.world_size == 1 or is_sharded(model):
         return model
-    return DistributedDataParallel(model, device_ids=None if runtime.device.type == "cpu" else [runtime.device])
+    return DistributedDataParallel(model, device_ids=None if runtime.device.index is None else [runtime.device])
 
 
 def is_sharded(model: nn.Module) -> bool:

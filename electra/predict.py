@@ -14,18 +14,21 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from electra.config import PredictConfig
 from electra.files import atomic_file, refuse_existing
 from electra.interop.hf import Pretrained, load_pretrained
+from electra.progress import Progress
 from electra.runtime import start
 from electra.tasks.predictor import Answer, Predictor
 from electra.tasks.questions.predictor import load_question_predictor
 from electra.tasks.sentences.predictor import load_choice_predictor, load_sentence_predictor
+from electra.tasks.streams import count_texts
 from electra.tasks.tagging.predictor import load_tagging_predictor
+from electra.terminal import clear
 
 CHUNK_INPUTS = 4096
 CHUNK_CHARACTERS = 1 << 20
@@ -48,7 +51,11 @@ def predict(config: PredictConfig) -> int:
     with _output(config) as file:
         if config.format == "tsv":
             file.write(predictor.header)
-        for answers in answer_chunks(predictor, predictor.read(config)):
+        inputs = predictor.read(config)
+        total = len(inputs) if isinstance(inputs, Sized) else count_texts(config)
+        for answers in answer_chunks(predictor, inputs, total):
+            if file.isatty():
+                clear()
             file.writelines(
                 answer.tsv() if config.format == "tsv" else json.dumps(answer.row(), ensure_ascii=False) + "\n"
                 for answer in answers
@@ -58,19 +65,28 @@ def predict(config: PredictConfig) -> int:
     return count
 
 
-def answer_chunks(predictor: Predictor, inputs: Iterable[Any]) -> Iterator[list[Answer]]:
-    """The answers chunk by chunk; the next chunk is read and encoded while the models answer one."""
+def answer_chunks(predictor: Predictor, inputs: Iterable[Any], total: int = 0) -> Iterator[list[Answer]]:
+    """The answers chunk by chunk; the next chunk is read and encoded while the models answer one.
+
+    A line of progress says how many are answered, of `total` if that is known (not 0).
+    """
     chunks = cut_chunks(inputs)
 
-    def encode_next() -> Any:
+    def encode_next() -> tuple[int, Any] | None:
         chunk = next(chunks, None)
-        return None if chunk is None else predictor.encode(chunk)
+        return None if chunk is None else (len(chunk), predictor.encode(chunk))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="encode") as pool,
+        Progress("answering", "inputs", total) as progress,
+    ):
         ahead = pool.submit(encode_next)
-        while (encoded := ahead.result()) is not None:
+        while (found := ahead.result()) is not None:
             ahead = pool.submit(encode_next)
+            size, encoded = found
+            progress.expect(size, len(predictor.models))
             yield list(predictor.answer(encoded))
+            progress.add(size)
 
 
 def cut_chunks(inputs: Iterable[Any]) -> Iterator[list[Any]]:

@@ -42,6 +42,7 @@ from electra.rtd import step_metrics
 from electra.runtime import Runtime, derive_seed
 from electra.samples import held_out_sample
 from electra.store import Store
+from electra.terminal import clear
 from electra.toml import differences, read_toml, write_toml
 from electra.train import Outcome, Work, train
 from electra.varlen import varlen_available
@@ -128,6 +129,7 @@ def _pretrain(
                     continue
                 outcome = _train_phase(run, phase, phase_rows, split)
                 if len(phases) > 1 and outcome.signal is None:
+                    clear()
                     say(f"phase {phase.index + 1} of {len(phases)} is done at step {state.step:,}")
     if outcome.signal is not None:
         say(f"stopped by signal {outcome.signal}; step {outcome.step:,} is saved, the same command goes on from there")

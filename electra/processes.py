@@ -82,10 +82,20 @@ def together(place: Place) -> Iterator[dist.Store]:
     """Meet the other processes: the store common to all, with a lifeline while the block runs.
 
     An exception that leaves the block goes on in the first process to report one; in the others it becomes a silent
-    SystemExit(2). The loss of another process is a ValueError in a sentence.
+    SystemExit(2). The loss of another process is a ValueError in a sentence, as is a port that is taken.
     """
-    os.environ.update(meeting_point(os.environ))
-    store, _, _ = next(iter(dist.rendezvous("env://", place.rank, place.world_size, timeout=TIMEOUT)))
+    # As torchrun does, also where srun started us: libraries of devices read these, too.
+    numbers = {"RANK": place.rank, "WORLD_SIZE": place.world_size, "LOCAL_RANK": place.local_rank}
+    os.environ.update(meeting_point(os.environ) | {name: str(number) for name, number in numbers.items()})
+    try:
+        store, _, _ = next(iter(dist.rendezvous("env://", place.rank, place.world_size, timeout=TIMEOUT)))
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ValueError(
+            f"port {os.environ['MASTER_PORT']} of this machine is taken, perhaps by another run: name a free one in "
+            "MASTER_PORT, or with torchrun's --master-port"
+        ) from None
     lifeline = Lifeline(store.clone(), place)
     lifeline.start()
     try:

@@ -26,6 +26,7 @@ from electra.devices import (
     AUTOCAST,
     choose_device,
     choose_precision,
+    device_of_process,
     process_group_backend,
     set_matmul_precision,
     synchronize,
@@ -110,13 +111,7 @@ def start(device: str, precision: str) -> Runtime:
     place = find_place(os.environ)
     chosen = choose_device(device)
     if place.world_size > 1 and chosen.type not in ("cpu", "mps") and chosen.index is None:
-        module = torch.get_device_module(chosen.type)
-        # srun may show each process a device of its own, which is then number 0 for all
-        index, count = place.local_rank, module.device_count()
-        if index >= count > 1:
-            raise ValueError(f"more processes were started on this machine than its {count} devices: start {count}")
-        chosen = torch.device(chosen.type, index % max(count, 1))
-        module.set_device(chosen)
+        chosen = device_of_process(chosen, place.local_rank)
     if chosen.type == "cpu":
         keep_freed_memory()
     name, why = choose_precision(precision, chosen)

@@ -35,6 +35,7 @@ from electra.draws import keys, mixed
 from electra.files import read_json, sha256, write_json
 from electra.mapping import map_array
 from electra.near_duplicates import BandedShard, describe, find
+from electra.progress import counted
 from electra.shards import SHARD_TOKENS, ShardWriter, receipt_of, save_array
 from electra.tokenizer import SpecialIds, Vocabulary, load_tokenizer
 
@@ -319,13 +320,15 @@ def store_receipts(content: bytes, path: str) -> Receipts:
 
 def _open(folder: Path, summary: dict[str, Any], verify: bool) -> Store:
     dtype = np.dtype(summary["dtype"])
-    for name, receipt in summary["files"].items():
-        _check(folder / name, receipt, verify)
+    receipts = {folder / name: receipt for name, receipt in summary["files"].items()}
+    for entry in summary["shards"]:
+        receipts |= {folder / entry["name"] / name: receipt for name, receipt in entry["files"].items()}
+    sizes = [receipt["bytes"] for receipt in receipts.values()]
+    for path, receipt in counted(receipts.items(), "checking the store", "bytes", sizes, sum(sizes)):
+        _check(path, receipt, verify)
     shards = []
     for entry in summary["shards"]:
         shard = folder / entry["name"]
-        for name, receipt in entry["files"].items():
-            _check(shard / name, receipt, verify)
         shards.append(
             Shard(
                 _map(shard / "tokens.npy", dtype, entry["tokens"]),

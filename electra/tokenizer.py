@@ -8,6 +8,7 @@ words up to 200 letters, and a special token typed in a text is plain text. The 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -34,7 +35,8 @@ from electra.config.location import is_url
 from electra.copies import fetch_vocabulary, new_folder
 from electra.corpus import Reading, Tally, find_files, read_lines, warn_of_faults
 from electra.files import atomic_file, read_json, write_json
-from electra.storage import File
+from electra.progress import Progress, counted
+from electra.storage import File, size_of
 from electra.words import WordTable, groups
 
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -356,14 +358,20 @@ def _documents(files: Sequence[File], config: VocabConfig, tally: Tally) -> Iter
     reading = Reading(config.text_field, config.on_error)
     lines: list[bytes] = []
     size = 0
-    for file in files:
-        for line in read_lines(file, reading, tally):
-            if line:
-                lines.append(line.encode())
-                size += len(lines[-1])
-            if lines and (not line or size > _SAMPLE_PIECE):
-                yield b"\n".join(lines)
-                lines, size = [], 0
+    with Progress("reading the corpus", "bytes", sum(map(size_of, files))) as progress:
+        for file in files:
+            for line in read_lines(file, reading, tally):
+                if line:
+                    lines.append(line.encode())
+                    size += len(lines[-1])
+                if lines and (not line or size > _SAMPLE_PIECE):
+                    yield b"\n".join(lines)
+                    lines, size = [], 0
+                    progress.show(tally.disk_bytes)
+
+
+def _counted(sample: Sequence[bytes], title: str) -> Iterator[bytes]:
+    return counted(sample, title, "bytes", map(len, sample), sum(map(len, sample)))
 
 
 def _alphabet(sample: Sequence[bytes], tokenizer: Tokenizer, limit: int) -> tuple[list[str], list[str]]:
@@ -380,7 +388,7 @@ def _alphabet(sample: Sequence[bytes], tokenizer: Tokenizer, limit: int) -> tupl
                 inner.update(piece[1:])
         words.clear()
 
-    for document in sample:
+    for document in _counted(sample, "counting characters"):
         words.update(tokenizer.normalizer.normalize_str(document.decode()).split())
         if len(words) > _DISTINCT_WORDS:
             sum_up()
@@ -402,7 +410,13 @@ def _train(
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((document.decode() for document in sample), trainer, length=len(sample))
+    with contextlib.ExitStack() as stack:
+
+        def documents() -> Iterator[str]:
+            yield from map(bytes.decode, _counted(sample, "counting words"))
+            stack.enter_context(Progress("merging pieces"))
+
+        tokenizer.train_from_iterator(documents(), trainer, length=len(sample))
     ids = tokenizer.get_vocab(with_added_tokens=True)
     tokens = sorted(ids, key=ids.__getitem__)
     return _bert_tokenizer(tokens, config.lowercase, config.strip_accents, config.split_chinese)

@@ -130,6 +130,7 @@ def train(
             window.add(sums, work.tokens * runtime.world_size)
             if profiler is not None:
                 profiler.step(state.step)
+            log.progress(state.step)
 
             last = state.step == loop.steps
             if last or state.step % loop.log_every == 0:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from electra.devices import (
     choose_device,
     choose_precision,
     cpu_has_bf16,
+    device_of_process,
     process_group_backend,
     set_matmul_precision,
     sum_dtype,
@@ -98,7 +100,7 @@ except ValueError as error:
         refusal.format("hpu"),
         "tpu cpu:gloo,tpu:tpu_dist torch.float32 bf16 a TPU's matrix units multiply bf16",
         refusal.format("tpu"),
-        "hpu:3 [device(type='hpu', index=3)]",
+        "hpu []",
         "more processes were started on this machine than its 8 devices: start 8",
     ]
 
@@ -117,6 +119,15 @@ except ValueError as error:
         "tpu",
         "device 'hpu' was asked for but torch finds no Gaudi device here: use --device cpu",
     ]
+
+
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
+    """All are 0 where srun shows each process one of its own."""
+    chosen = []
+    for count, rank, expected in ((8, 3, "cuda:3"), (1, 3, "cuda:0")):
+        module = SimpleNamespace(device_count=lambda count=count: count, set_device=chosen.append)
+        monkeypatch.setattr(torch, "get_device_module", lambda kind, module=module: module)
+        assert str(device_of_process(CUDA, rank)) == expected == str(chosen[-1])
 
 
 def test_mps(monkeypatch):

@@ -82,9 +82,20 @@ def test_features_of_pairs_equal_google(golden: Path) -> None:
 
 
 def test_rows_are_padded_by_a_sixteenth_at_most_so_that_few_lengths_occur(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     padded = [padded_length(length, 512) for length in range(1, 513)]
     assert all(length <= found <= length * 17 / 16 + 1e-9 for length, found in enumerate(padded, start=1))
     assert padded[:32] == list(range(1, 33)) and len(set(padded)) == 32 + 4 * 16 and padded_length(300, 300) == 300
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     assert [padded_length(length, 100) for length in (1, 8, 9, 99)] == [8, 8, 16, 100]
+
+
+def test_many_texts_are_encoded_in_parts(monkeypatch, tmp_path):
+    vocabulary = make_vocabulary(tmp_path)
+    texts, pairs = ["the film", "", "bad music", "so long", "good"], ["great", None, "dull", "", None]
+    whole = encode_texts(vocabulary, texts, pairs, 16)
+    monkeypatch.setattr("electra.tasks.features.ENCODED_AT_ONCE", 2)
+    parts = encode_texts(vocabulary, texts, pairs, 16)
+    np.testing.assert_array_equal(parts.ids, whole.ids)
+    np.testing.assert_array_equal(parts.offsets, whole.offsets)
+    assert len(encode_texts(vocabulary, ["the film"], [None], 16).lengths) == 1

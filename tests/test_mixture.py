@@ -18,7 +18,7 @@ from electra.batches import Rows
 from electra.cli import main
 from electra.config import LoopConfig, PhaseConfig, PretrainConfig, RowsConfig
 from electra.evaluate import evaluate_run, open_run
-from electra.mixture import MixedRows, Mixture, row_counts
+from electra.mixture import MixedRows, Mixture, read_receipts, row_counts
 from electra.packing import RowBatch
 from electra.phases import plan
 from electra.pretrain import pretrain
@@ -361,3 +361,8 @@ def test_a_location_that_is_no_path_stays_as_it_is(pair, tmp_path, monkeypatch):
     monkeypatch.chdir(Path(pair[1]).parent)
     pretrain(mixed_config((url, "domain"), tmp_path / "run", steps=1))
     assert read_toml(PretrainConfig, tmp_path / "run" / "config.toml").data == (url, pair[1])
+
+
+def test_a_run_that_ended_before_it_began(tmp_path):
+    with pytest.raises(ValueError, match=r"store.json does not exist: .* remove the folder, and begin again"):
+        read_receipts(tmp_path)

@@ -24,7 +24,7 @@ import electra.pretrain
 import electra.runtime
 from electra.config import PretrainConfig
 from electra.interop.hf import load_pretrained
-from electra.processes import Lifeline, Place, find_place, first_host, meeting_point
+from electra.processes import Lifeline, Place, find_place, first_host, meeting_point, together
 from electra.toml import write_toml
 
 STEPS = 8
@@ -268,3 +268,18 @@ def test_a_process_that_hangs_ends_all(store, tmp_path, capfd, monkeypatch):
 
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_port_that_is_taken(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for name, value in {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "RANK": "0",
+            "WORLD_SIZE": "2",
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        with pytest.raises(ValueError, match=f"port {port} of this machine is taken"), together(Place(0, 2, 0)):
+            pass

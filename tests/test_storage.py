@@ -365,7 +365,7 @@ def test_an_upload_goes_on_when_the_server_is_back(server, bucket, config, remot
         if len(sent) == 8:
             server.stop()
 
-    monkeypatch.setattr(copies._Lines, "add", stop_in_the_middle)
+    monkeypatch.setattr(copies.Progress, "add", stop_in_the_middle)
     with (
         pytest.raises(StorageError, match=r"^s3://bucket/store: the storage does not answer"),
         pytest.warns(UserWarning, match="the store is made and waits in .*: the same command sends what is missing"),
@@ -390,7 +390,7 @@ def test_files_of_an_upload_of_another_store_are_sent_again(server, bucket, remo
             raise OSError("a cable")
 
     with monkeypatch.context() as context:
-        context.setattr(copies._Lines, "add", fail)
+        context.setattr(copies.Progress, "add", fail)
         with pytest.raises(StorageError, match="a cable"), pytest.warns(UserWarning, match="waits in"):
             build(remote)
     summary = build(dataclasses.replace(remote, seed=1))

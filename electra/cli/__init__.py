@@ -22,6 +22,7 @@ from electra.cli.machine import demo, doctor
 from electra.cli.parsing import Arguments
 from electra.cli.pretraining import convert, evaluate, export, pretrain, push
 from electra.cli.reporting import app, report
+from electra.terminal import clear
 
 VERBS: dict[str, Callable[[Arguments], int]] = {
     verb.__name__: verb
@@ -54,7 +55,7 @@ def main(argv: Arguments | None = None) -> int:
     if debug:
         arguments.remove("--debug")
     else:  # a sentence, without the line of code that it comes from
-        warnings.formatwarning = lambda message, *_, **__: f"electra: warning: {message}\n"
+        warnings.formatwarning = _warning
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # a log file is to be read while the run goes on
     try:
@@ -83,6 +84,11 @@ def _tells_of_memory(error: RuntimeError) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
 
 
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    clear()
+    return f"electra: warning: {message}\n"
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and try again"
@@ -100,5 +106,6 @@ def _sentence(error: Exception) -> str:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
+    clear()
     print(f"electra: {sentence}", file=sys.stderr)
     return code

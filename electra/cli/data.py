@@ -25,13 +25,13 @@ def vocab(arguments: Arguments) -> int:
 def build(arguments: Arguments) -> int:
     """Turn text files, or TFRecords, into a token store."""
     from electra.build import build as build_store
-    from electra.build import progress_bar
     from electra.cleaning import report_lines
     from electra.config import BuildConfig
+    from electra.progress import Progress
 
     config = parse(BuildConfig, "build", "electra build corpus/ --vocab vocab --out store", arguments)
-    with progress_bar("building") as progress:
-        summary = build_store(config, progress)
+    with Progress("building", "bytes") as progress:
+        summary = build_store(config, progress.show)
     cleaning = summary["build"].pop("cleaning", {})
     if config.shard:
         print_summary({"part": f"{config.shard} of {config.out}"} | summary["build"])

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from electra.announcement import describe, flops_per_token
-from electra.log import duration
 from electra.mixture import shares_of
 from electra.objectives import make_model
 from electra.pages.curves import Training, in_order, metric_figures, metric_title
 from electra.pages.html import Child, Html, details, number, section, table, tag
 from electra.pages.plots import POINTS
 from electra.pages.runs import PretrainingRun, Row
+from electra.progress import duration
 from electra.toml import to_dict
 
 

@@ -24,10 +24,11 @@ from electra.announcement import flops_per_token
 from electra.checkpoint import Checkpoints
 from electra.config import FinetuneConfig, PretrainConfig
 from electra.files import read_json
-from electra.log import duration, read_metrics
+from electra.log import read_metrics
 from electra.machine import read_starts
 from electra.mixture import read_receipts
 from electra.phases import Phase, phase_at, plan
+from electra.progress import duration
 from electra.runtime import Runtime
 from electra.toml import read_toml
 

@@ -4,15 +4,15 @@
           -> `collate` (one `SentenceBatch` of tensors)
 
 A row is `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, B in segment 1, truncated as Hugging Face's `longest_first`.
-A batch is as long as its longest row, beside an accelerator rounded up to a multiple of 8 (which matrix units want and
-which bounds the number of different shapes; a CPU would compute a quarter more of SST-2 for nothing).
+A batch is as long as its longest row, beside an accelerator rounded up to a multiple of 8 or 64 (which matrix units
+want and which bounds the number of different shapes; a CPU would compute a quarter more of SST-2 for nothing).
 Letters: N examples, B rows of a batch, L tokens.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +20,16 @@ import torch
 from torch import Tensor
 
 from electra.devices import to_device
+from electra.progress import counted
 from electra.tokenizer import Vocabulary
 
 POOL_BATCHES = 50
 """Rows are sorted by length within pools of this many batches: near-equal lengths, yet another mixture each epoch."""
 LENGTH_MULTIPLE = 8
+FEW_LENGTHS_MULTIPLE = 64
+"""On devices that compile what they run for each shape: Gaudi and TPU."""
+ENCODED_AT_ONCE = 16_384
+"""Texts; a good tenth of a second."""
 CPU_BATCH_TOKENS = 2048
 """Tokens of a forward pass on a CPU, few enough for its caches: for ELECTRA-Small 512 to 2,048 are equally fast there,
 4,096 are slower."""
@@ -76,9 +81,9 @@ def encode_texts(
     An empty second text counts as none, as in Google's code and in Hugging Face's tokenizers: no lone [SEP].
     `google` cuts pairs as Google's code does, which differs by a token (`longest_first`).
     """
-    first_ids, first = vocabulary.encode_lines(texts)
+    first_ids, first = _encode(vocabulary, texts)
     has_pair = np.array([bool(pair) for pair in pairs])
-    second_ids, lengths = vocabulary.encode_lines([pair for pair in pairs if pair])
+    second_ids, lengths = _encode(vocabulary, [pair for pair in pairs if pair])
     second = np.zeros(len(first), dtype=np.int64)
     second[has_pair] = lengths
     kept_first, kept_second = longest_first(first, second, max_length - 2 - has_pair, google)
@@ -95,6 +100,17 @@ def encode_texts(
         max_length=max_length,
         truncated=int((kept_first + kept_second < first + second).sum()),
     )
+
+
+def _encode(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """`Vocabulary.encode_lines`, with a line of progress."""
+    begins = range(0, len(texts), ENCODED_AT_ONCE) or [0]
+    sizes = [min(ENCODED_AT_ONCE, len(texts) - begin) for begin in begins]
+    parts = [
+        vocabulary.encode_lines(texts[begin : begin + ENCODED_AT_ONCE])
+        for begin in counted(begins, "encoding", "texts", sizes, len(texts))
+    ]
+    return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
 
 
 def longest_first(
@@ -152,13 +168,22 @@ def length_batches(lengths: np.ndarray, device: torch.device, tokens: int = 0) -
     return batches
 
 
+def in_turn(batches: list[np.ndarray], lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """The batches one after the other, with a line of progress by the tokens of their rows."""
+    return counted(batches, "answering", "tokens", (int(lengths[rows].sum()) for rows in batches), int(lengths.sum()))
+
+
 def padded_length(longest: int, max_length: int) -> int:
     """How long the rows of a batch are made whose longest has so many tokens.
 
     On a CPU up to a sixteenth longer: oneDNN makes and keeps kernels of its own for each length, so that memory grew
     with the number of lengths that occurred.
     """
-    multiple = LENGTH_MULTIPLE if torch.accelerator.is_available() else 1 << max(0, longest.bit_length() - 5)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        multiple = 1 << max(0, longest.bit_length() - 5)
+    else:
+        multiple = FEW_LENGTHS_MULTIPLE if accelerator.type in ("hpu", "tpu") else LENGTH_MULTIPLE
     return min(-(-longest // multiple) * multiple, max_length)
 
 

@@ -9,8 +9,10 @@ Several models of one task answer together: their logits are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
+
+from torch import nn
 
 from electra.config import PredictConfig
 from electra.interop.hf import Pretrained
@@ -30,10 +32,14 @@ class Predictor(Protocol):
     """Fine-tuned models that are ready to answer; a call with inputs gives their answers, in their order."""
 
     @property
+    def models(self) -> Sequence[nn.Module]:
+        """Those that answer."""
+
+    @property
     def header(self) -> str:
         """The first line of TSV with its end, or nothing."""
 
-    def read(self, config: PredictConfig) -> Iterator[Any]:
+    def read(self, config: PredictConfig) -> Iterable[Any]:
         """The inputs that the options name, one after the other; ValueError for what cannot be read."""
 
     def encode(self, inputs: Sequence[Any], /) -> Any:

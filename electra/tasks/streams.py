@@ -112,6 +112,17 @@ def read_texts(config: PredictConfig) -> Iterator[list[str]]:
                 yield [text] if pair is None else [text, pair]
 
 
+def count_texts(config: PredictConfig) -> int:
+    """How many inputs `read_texts` will give; 0 where that takes reading them: of standard input, .csv, a pipe."""
+    path = config.file
+    if path is None or not path.is_file() or path.suffix == ".csv":
+        return len(config.text)
+    with path.open("rb") as file:
+        if not config.column:
+            return sum(1 for _ in file)
+        return sum(1 for line in file if line.strip()) - (path.suffix != ".jsonl")
+
+
 def check_whole(option: str, text: str) -> str:
     """The text of an option; ValueError if it is not UTF-8, which a shell hands on all the same."""
     if whole_text(text) != text:

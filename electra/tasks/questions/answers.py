@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from electra.runtime import Runtime
-from electra.tasks.features import length_batches
+from electra.tasks.features import in_turn, length_batches
 from electra.tasks.prepared import Outputs
 from electra.tasks.questions.features import QuestionFeatures, answer_text, collate_windows
 from electra.tasks.questions.files import Question
@@ -116,7 +116,7 @@ def predict_windows(model: nn.Module, features: QuestionFeatures, runtime: Runti
     model.eval()
     device = next(model.parameters()).device
     out: Outputs = {}
-    for windows in length_batches(features.lengths, device, batch_tokens):
+    for windows in in_turn(length_batches(features.lengths, device, batch_tokens), features.lengths):
         batch = window_batch(features, windows).to(device)
         with runtime.autocast():
             if isinstance(model, JointQuestionModel):

@@ -24,7 +24,7 @@ import signal
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ import numpy as np
 import tokenizers
 
 from electra.files import atomic_file, cache_folder
+from electra.progress import counted
 from electra.tasks.features import padded_length
 from electra.tasks.questions.files import Question
 from electra.tasks.questions.text import Span, final_text, join_words, pieces_text
@@ -161,7 +162,7 @@ def build_features(
     if processes > 1:
         parts = _in_parallel(blocks, vocabulary, options, processes)
     else:
-        parts = [block_arrays(block, vocabulary, options) for block in blocks]
+        parts = list(_counted(blocks, (block_arrays(block, vocabulary, options) for block in blocks)))
     special = vocabulary.special
     return QuestionFeatures(special.cls, special.sep, special.pad, options.max_length, **_join(parts))
 
@@ -257,6 +258,11 @@ _worker: tuple[Vocabulary, WindowOptions] | None = None
 """What a worker process has been given once, for all its blocks."""
 
 
+def _counted(blocks: list[list[Question]], made: Iterable[Arrays]) -> Iterator[Arrays]:
+    sizes = list(map(len, blocks))
+    return counted(made, "cutting passages", "questions", sizes, sum(sizes))
+
+
 def _in_parallel(
     blocks: list[list[Question]], vocabulary: Vocabulary, options: WindowOptions, processes: int
 ) -> list[Arrays]:
@@ -265,7 +271,7 @@ def _in_parallel(
     arguments = (vocabulary.to_json(), options)
     try:
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=arguments) as pool:
-            return list(pool.map(_work, blocks))
+            return list(_counted(blocks, pool.map(_work, blocks)))
     except BrokenProcessPool:
         raise ValueError(
             "a process that makes features died, perhaps for want of memory: try fewer --processes"

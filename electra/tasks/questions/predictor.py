@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +79,14 @@ class QuestionPredictor:
     def header(self) -> str:
         return "id\tanswer\tscore\tnull_odds\n"
 
-    def read(self, config: PredictConfig) -> Iterator[Question]:
+    def read(self, config: PredictConfig) -> Iterable[Question]:
         if config.column:
             raise ValueError("--column is for models of another kind: a file of questions has names of its own")
         if config.question:
             context = check_whole("--context", config.context)
-            return (
+            return [
                 Question(str(i), check_whole("--question", text), context) for i, text in enumerate(config.question)
-            )
+            ]
         if config.text:
             raise ValueError("--text is for models of another kind: this one takes --question and --context, or a file")
         return _read_standard_input() if config.file is None else _read_file(config)
@@ -152,14 +152,14 @@ def _load_model(pretrained: Pretrained, beam_size: int) -> SimpleQuestionModel |
     return model
 
 
-def _read_file(config: PredictConfig) -> Iterator[Question]:
+def _read_file(config: PredictConfig) -> list[Question]:
     assert config.file is not None
     problems = Problems()
     questions = read_questions(config.file, problems).questions
     for sentence in problems.sentences():
         if "left out" in sentence:
             print(f"fault     {sentence}", file=sys.stderr)
-    yield from questions
+    return questions
 
 
 def _read_standard_input() -> Iterator[Question]:

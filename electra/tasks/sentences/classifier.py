@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra.encoder import Encoder, EncoderConfig, initialize, key_mask
-from electra.tasks.features import Features, SentenceBatch, collate, length_batches
+from electra.tasks.features import Features, SentenceBatch, collate, in_turn, length_batches
 
 
 class ClassificationHead(nn.Module):
@@ -160,7 +160,8 @@ def predict_logits(
     device = next(model.parameters()).device
     lengths = features.lengths.reshape(-1, model.choices).max(axis=1)
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    for rows in length_batches(lengths * model.choices, device, batch_tokens):
+    batches = length_batches(lengths * model.choices, device, batch_tokens)
+    for rows in in_turn(batches, lengths):
         batch = collate(features, choice_rows(rows, model.choices)).to(device)
         found.append((rows, model.logits(batch).cpu().numpy()))
     out = np.empty((len(lengths), found[0][1].shape[1]), dtype=np.float32)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra.encoder import Encoder, EncoderConfig, initialize, key_mask
-from electra.tasks.features import SentenceBatch, length_batches
+from electra.tasks.features import SentenceBatch, in_turn, length_batches
 from electra.tasks.tagging.features import IGNORED, TagFeatures, tag_batch
 
 
@@ -81,7 +81,8 @@ def tag_logits(model: TokenTagger, features: TagFeatures, batch_tokens: int = 0)
     model.eval()
     device = next(model.parameters()).device
     out = np.empty((len(features.positions), model.head.classifier.out_features), dtype=np.float32)
-    for rows in length_batches(features.rows.lengths, device, batch_tokens):
+    lengths = features.rows.lengths
+    for rows in in_turn(length_batches(lengths, device, batch_tokens), lengths):
         logits = model.logits(tag_batch(features, rows).to(device)).cpu().numpy()
         for place, row in enumerate(rows):
             pieces = slice(features.first_piece[row], features.first_piece[row + 1])
