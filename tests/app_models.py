@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import torch
-from tiny_models import PIECES, make_vocabulary, tiny_config
+from tiny_models import PIECES, make_model_folder
 from transformers import (
     ElectraConfig,
     ElectraForMaskedLM,
@@ -16,8 +16,6 @@ from transformers import (
 )
 
 from electra.app.detector_tab import TEXTS
-from electra.encoder import Encoder, initialize
-from electra.interop.hf import save_model_folder
 from electra.tasks.questions.heads import JointHead
 from electra.tokenizer import Vocabulary, load_tokenizer
 
@@ -62,22 +60,9 @@ def make_pair(folder: Path) -> Path:
 
 def make_joint(folder: Path) -> Path:
     """A model for questions with Google's head."""
-    vocabulary = make_vocabulary(folder.parent / f"{folder.name}-vocabulary")
     torch.manual_seed(3)
-    encoder = Encoder(tiny_config(vocabulary))
-    initialize(encoder)
-    save_model_folder(
-        folder,
-        config=encoder.config,
-        encoder=encoder.state_dict(),
-        head={},
-        architecture="ElectraModel",
-        vocabulary=vocabulary,
-        card="",
-        extra=JointHead(encoder.config.hidden_size).state_dict(),
-        electra_null_threshold=0.0,
-    )
-    return folder
+    head = JointHead(32)  # the width of tiny_config
+    return make_model_folder(folder, extra=head.state_dict(), electra_null_threshold=0.0)
 
 
 def free_port() -> int:

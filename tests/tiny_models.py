@@ -1,6 +1,7 @@
 """Tiny vocabularies and model folders, made in process, for the tests of fine-tuning and prediction."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,8 +32,8 @@ def tiny_config(vocabulary: Vocabulary) -> EncoderConfig:
     )
 
 
-def make_model_folder(folder: Path) -> Path:
-    """A random encoder as the export of a pre-training run would be."""
+def make_model_folder(folder: Path, **more: Any) -> Path:
+    """A random encoder as the export of a pre-training run would be; `more` goes to save_model_folder."""
     vocabulary = make_vocabulary(folder.parent / f"{folder.name}-vocabulary")
     torch.manual_seed(0)
     encoder = Encoder(tiny_config(vocabulary))
@@ -45,5 +46,6 @@ def make_model_folder(folder: Path) -> Path:
         architecture="ElectraModel",
         vocabulary=vocabulary,
         card="",
+        **more,
     )
     return folder
