@@ -2,7 +2,8 @@
 
     model folder -> Pretrained -> vectors matched by token -> the run's model
 
-A discriminator alone will do: its generator then begins at random on its embeddings. Vectors go by the text of their
+A discriminator alone will do: its generator then begins at random on its embeddings. So will a masked language model:
+a discriminator may begin with its layers, as in the two-stage training of Clark et al. 2020, section 3.3. Vectors go by the text of their
 token, so that the store may have another vocabulary: a token that the model does not know begins as the mean of the
 pieces into which the model's own tokenizer cuts it (as Gee et al. 2022, "Fast vocabulary transfer", section 3). A model
 folder holds no moments of an optimizer; `electra convert --format run` keeps those of Google's checkpoints.
@@ -25,6 +26,7 @@ from electra.interop.network import WORDS, Tensors
 from electra.tokenizer import Vocabulary
 
 BIAS = "generator_lm_head.bias"
+BEGINNINGS = ("ElectraForPreTraining", "ElectraForMaskedLM", "ElectraModel")
 SHAPE = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "embedding_size", "max_positions")
 
 
@@ -37,8 +39,8 @@ def warm_start(model: nn.Module, config: PretrainConfig, vocabulary: Vocabulary)
     wanted = "ElectraForMaskedLM" if config.objective.objective == "masked-lm" else "ElectraForPreTraining"
     first = load_pretrained(config.init)
     found = first.network.architecture
-    if found not in (wanted, "ElectraModel"):
-        raise ValueError(f"{first.source} is an {found}: a run of this objective begins from an {wanted}")
+    if found not in BEGINNINGS:
+        raise ValueError(f"{first.source} is an {found}: a run begins from an {', '.join(BEGINNINGS)}")
     source = _match(first, vocabulary)
     state = model.state_dict()
     shape: EncoderConfig = model.config  # type: ignore[assignment]

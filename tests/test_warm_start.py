@@ -140,12 +140,38 @@ def test_masked_lm_begins_from_a_generator(run, store):
     assert torch.equal(model.head.bias, before.generator_head.bias)
 
 
+def test_a_discriminator_begins_with_the_layers_of_a_masked_lm(store, tmp_path, capsys):
+    first = dataclasses.replace(
+        config_for(store, tmp_path / "first", steps=1), objective=ObjectiveConfig(objective="masked-lm")
+    )
+    pretrain(first)
+    config = dataclasses.replace(config_for(store, tmp_path / "next", steps=1), init=str(first.out))
+    model, fresh = a_model(config), a_model(config)
+    lines = warm_start(model, config, Store.open(store).vocabulary())
+    assert lines == [
+        f"begin       ElectraForMaskedLM of {first.out}/export/masked_lm, its head at random",
+        "begin       the generator at random",
+    ]
+    before = transformers.ElectraForMaskedLM.from_pretrained(first.out / "export" / "masked_lm").eval()
+    ids = torch.arange(5, 25)[None]
+    model.eval()
+    with torch.no_grad():
+        hidden = model.discriminator(model.embeddings(ids, torch.zeros_like(ids)), None)
+        torch.testing.assert_close(hidden, before.electra(input_ids=ids).last_hidden_state, rtol=0, atol=1e-5)
+    for name, value in model.state_dict().items():
+        if name.startswith(("generator", "discriminator_head")):
+            assert torch.equal(value, fresh.state_dict()[name]), name
+    capsys.readouterr()
+    pretrain(config)
+    assert lines[0] in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
             lambda c, run: {"init": str(run / "export" / "generator")},
-            "is an ElectraForMaskedLM: a run of this",
+            "has hidden_size 16, but model of this run has 32",
         ),
         (lambda c, run: {"init": str(run / "nothing")}, "does not exist"),
         (
@@ -174,6 +200,15 @@ def test_what_does_not_fit_is_refused(run, store, change, message):
     config = config_for(store, Path("out"))
     config = dataclasses.replace(config, **change(config, run))
     with pytest.raises(ValueError, match=message):
+        warm_start(a_model(config), config, Store.open(store).vocabulary())
+
+
+def test_a_model_of_questions_is_refused(run, store, tmp_path):
+    source = transformers.ElectraForQuestionAnswering.from_pretrained(run / "export" / "discriminator")
+    source.save_pretrained(tmp_path / "model")
+    transformers.AutoTokenizer.from_pretrained(run / "export" / "discriminator").save_pretrained(tmp_path / "model")
+    config = dataclasses.replace(config_for(store, Path("out")), init=str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="is an ElectraForQuestionAnswering: a run begins from an ElectraForPreTr"):
         warm_start(a_model(config), config, Store.open(store).vocabulary())
 
 

@@ -128,6 +128,8 @@ SUMMARY = {"summary_type": ("first",), "summary_use_proj": (True,), "summary_act
 
 def config_from_hf(values: dict[str, Any], source: str) -> EncoderConfig:
     """An EncoderConfig from `config.json`; ValueError when it is another kind of model, or one that we do not run."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{source} is no model's config, which is an object of keys and values")
     if values.get("model_type") != "electra":
         raise ValueError(f"{source} is a {values.get('model_type', 'nameless')!r} model: only ELECTRA models load here")
     summary = SUMMARY if "ElectraForMultipleChoice" in (values.get("architectures") or []) else {}
@@ -145,6 +147,10 @@ def config_from_hf(values: dict[str, Any], source: str) -> EncoderConfig:
     for theirs in names.values():
         if theirs not in values:
             raise ValueError(f"{source} lacks the key {theirs!r}: it is not a complete ELECTRA config")
+        if not isinstance(values[theirs], int) or values[theirs] < 1:
+            raise ValueError(f"{source} has {theirs} {values[theirs]!r}: it must be a whole number above 0")
+    if not isinstance(values.get("id2label") or {}, dict):
+        raise ValueError(f'{source} has an id2label that maps nothing: it must be like {{"0": "no", "1": "yes"}}')
     config = EncoderConfig(
         **{ours: values[theirs] for ours, theirs in names.items()},
         max_positions=values.get("max_position_embeddings", 512),
