@@ -70,8 +70,8 @@ class Adviser:
         ):
             found["silent"] = (
                 f"after {step:,} steps the discriminator still calls every token original (recall {recall:.3f}, AUC "
-                f"{auc:.3f}): begin again with --temperature 2 or Muon (docs/pretraining.md, Short budgets), or with "
-                "another learning rate"
+                f"{auc:.3f}): begin with the layers of a masked language model (--objective masked-lm, then --init; "
+                "docs/pretraining.md, Short budgets), with Muon, or with another learning rate"
             )
         return self._once(found)
 

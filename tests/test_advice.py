@@ -141,7 +141,7 @@ def test_a_discriminator_that_calls_all_original():
     assert long.after_evaluation(10_000, silent | {"discriminator_auc": 0.7}) == []  # it has begun to tell apart
     (line,) = long.after_evaluation(10_000, silent)
     assert "after 10,000 steps the discriminator still calls every token original (recall 0.000, AUC 0.510)" in line
-    assert "--temperature 2" in line
+    assert "--objective masked-lm, then --init" in line
     assert long.after_evaluation(11_000, silent) == []
     short = Adviser(plan(changed(loop={"steps": 1_000})))
     assert short.after_evaluation(499, silent) == [] and len(short.after_evaluation(500, silent)) == 1

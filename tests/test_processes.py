@@ -22,6 +22,7 @@ from test_pretrain import config_for, curve
 
 import electra.pretrain
 import electra.runtime
+from electra import compiled
 from electra.config import PretrainConfig
 from electra.interop.hf import load_pretrained
 from electra.processes import Lifeline, Place, find_place, first_host, meeting_point, together
@@ -136,6 +137,16 @@ def test_several_processes_equal_one(store, alone, tmp_path, processes, parallel
     """Dropout and evaluation on; accumulation over 4 or 2 micro-batches; the export reads a sharded checkpoint."""
     assert fork(tiny(store, tmp_path / "run", parallel=parallel), processes) == [0] * processes
     assert_equal_to_1e5(alone, tmp_path / "run")
+
+
+def test_fsdp_with_compiled_layers_equals_one(store, tmp_path, monkeypatch):
+    """FSDP gathers the weights between the graphs of the layers. No dropout: a graph draws in an order of its own."""
+    monkeypatch.setitem(compiled.BACKENDS, "cpu", "aot_eager")
+    plain, config = tiny(store, tmp_path / "plain"), tiny(store, tmp_path / "run", parallel="fsdp", compile="on")
+    shape = dataclasses.replace(config.model, num_layers=1, generator_depth=1.0, dropout=0.0, attention_dropout=0.0)
+    assert fork(dataclasses.replace(plain, model=shape), 1) == [0]
+    assert fork(dataclasses.replace(config, model=shape), 2) == [0, 0]
+    assert_equal_to_1e5(plain.out, config.out)
 
 
 def test_each_run_goes_on_from_another_wrapping_and_number_of_processes(store, alone, tmp_path):
