@@ -8,10 +8,12 @@ multiplies the scheduled rate (layer-wise decay); the schedules themselves stand
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from electra.config import OptimizerConfig
@@ -89,8 +91,8 @@ class LAMB(torch.optim.Optimizer):
         p -= lr (|p| / |u|) u                               the ratio is 1 where one of the norms is 0
 
     A group with `adapt` False takes the ratio as 1. `pieces` says how many tensors of the original each parameter of a
-    group holds, one after the other along its first dimension: each gets a ratio of its own. Raises ValueError for
-    parameters sharded over processes, where those pieces do not end where the shards do.
+    group holds, one after the other along its first dimension: each gets a ratio of its own. Of parameters sharded over
+    processes each process sums the squares of what it has, wherever a shard ends.
     """
 
     def __init__(
@@ -102,13 +104,6 @@ class LAMB(torch.optim.Optimizer):
         bias_correction: bool = True,
     ) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "lr_scale": 1.0, "adapt": True, "pieces": 1})
-        from torch.distributed.tensor import DTensor  # here, as it takes as long to import as the rest of this module
-
-        if any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"]):
-            raise ValueError(
-                "optimizer.optimizer lamb needs whole parameters for its trust ratios, and here they are sharded over "
-                "processes: train without FSDP, or choose adamw"
-            )
         self.betas, self.epsilon, self.bias_correction = betas, epsilon, bias_correction
         _begin_moments(self)
 
@@ -124,12 +119,38 @@ class LAMB(torch.optim.Optimizer):
             if group["weight_decay"]:
                 torch._foreach_add_(updates, params, alpha=group["weight_decay"])
             if group["adapt"]:
-                pieces = [piece for update in updates for piece in update.chunk(group["pieces"])]
-                weights = torch._foreach_norm([piece for p in params for piece in p.chunk(group["pieces"])])
-                above, below = torch.stack(weights), torch.stack(torch._foreach_norm(pieces))
+                weights, pieces = _pieces(params, group["pieces"]), _pieces(updates, group["pieces"])
+                above, below = _norms(weights + pieces, params[0]).chunk(2)
                 ratios = torch.where((above > 0) & (below > 0), above / below, 1.0)
                 torch._foreach_mul_(pieces, list(ratios.unbind()))
             torch._foreach_add_(params, updates, alpha=-group["lr"])
+
+
+def _pieces(tensors: Sequence[Any], count: int) -> list[Tensor]:
+    """Views of `count` equal parts of each tensor; of a sharded one, what this process has of them: maybe no row."""
+    pieces: list[Tensor] = []
+    for tensor in tensors:
+        local, first, rows = tensor, 0, len(tensor) // count
+        if _is_shard(tensor):  # of the first dimension, as torch.chunk cuts it
+            mesh = tensor.device_mesh
+            local, first = tensor.to_local(), mesh.get_local_rank() * -(-len(tensor) // mesh.size())
+        bounds = [max(0, rows * piece - first) for piece in range(count + 1)]
+        pieces += [local[begin:end] for begin, end in itertools.pairwise(bounds)]
+    return pieces
+
+
+def _norms(pieces: list[Tensor], like: Any) -> Tensor:
+    """(number of pieces,) 2-norms of the pieces of parameters such as `like`, over all processes that share them."""
+    norms = torch.stack(torch._foreach_norm(pieces))
+    if not _is_shard(like):
+        return norms
+    squares = norms.square()
+    dist.all_reduce(squares, group=like.device_mesh.get_group())
+    return squares.sqrt()
+
+
+def _is_shard(tensor: Any) -> bool:
+    return hasattr(tensor, "to_local")  # of DTensor, which takes as long to import as the rest of this module
 
 
 def _begin_moments(optimizer: AdamW | LAMB) -> None:

@@ -3,10 +3,11 @@
     model folder -> Pretrained -> vectors matched by token -> the run's model
 
 A discriminator alone will do: its generator then begins at random on its embeddings. So will a masked language model:
-a discriminator may begin with its layers, as in the two-stage training of Clark et al. 2020, section 3.3. Vectors go by the text of their
-token, so that the store may have another vocabulary: a token that the model does not know begins as the mean of the
-pieces into which the model's own tokenizer cuts it (as Gee et al. 2022, "Fast vocabulary transfer", section 3). A model
-folder holds no moments of an optimizer; `electra convert --format run` keeps those of Google's checkpoints.
+a discriminator may begin with its layers, as in the two-stage training of Clark et al. 2020, section 3.3. Vectors go
+by the text of their token, so that the store may have another vocabulary: a token that the model does not know begins
+as the mean of the pieces into which the model's own tokenizer cuts it (as Gee et al. 2022, "Fast vocabulary transfer",
+section 3). A model folder holds no moments of an optimizer; `electra convert --format run` keeps those of Google's
+checkpoints.
 """
 
 from __future__ import annotations

@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
 
 from electra.config import OptimizerConfig
 from electra.encoder import Encoder, EncoderConfig
@@ -187,17 +184,6 @@ def test_lamb_has_one_optimizer_with_each_parameter_once():
             exempt = name.endswith("bias") or "norm" in name
             assert group["weight_decay"] == (0 if exempt else 0.01) and group["adapt"] is not exempt
             assert group["pieces"] == (3 if ".qkv." in name else 1)
-
-
-def test_lamb_refuses_sharded_parameters():
-    """It would scale copies of the pieces, without a word."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        sharded = distribute_tensor(torch.ones(6, 2), init_device_mesh("cpu", (1,)), [Shard(0)])
-        with pytest.raises(ValueError, match=r"lamb needs whole parameters .* train without FSDP"):
-            LAMB([{"params": [nn.Parameter(sharded)]}])
-    finally:
-        dist.destroy_process_group()
 
 
 def test_a_trust_ratio_without_lamb_is_refused():

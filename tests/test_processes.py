@@ -139,6 +139,15 @@ def test_several_processes_equal_one(store, alone, tmp_path, processes, parallel
     assert_equal_to_1e5(alone, tmp_path / "run")
 
 
+def test_lamb_on_shards_equals_lamb_on_whole_parameters(store, tmp_path):
+    """Query, key and value, 32 rows each in one matrix, lie in four shards of 24; of a single bias three are empty."""
+    whole, sharded = tiny(store, tmp_path / "whole"), tiny(store, tmp_path / "sharded", parallel="fsdp")
+    optimizer = dataclasses.replace(whole.optimizer, optimizer="lamb")
+    assert fork(dataclasses.replace(whole, optimizer=optimizer), 1) == [0]
+    assert fork(dataclasses.replace(sharded, optimizer=optimizer), 4) == [0] * 4
+    assert_equal_to_1e5(whole.out, sharded.out)
+
+
 def test_fsdp_with_compiled_layers_equals_one(store, tmp_path, monkeypatch):
     """FSDP gathers the weights between the graphs of the layers. No dropout: a graph draws in an order of its own."""
     monkeypatch.setitem(compiled.BACKENDS, "cpu", "aot_eager")

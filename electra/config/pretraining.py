@@ -342,9 +342,9 @@ class PretrainConfig:
             f"rows.seq_len {self.rows.seq_len} is longer than model.max_positions {self.model.max_positions}",
         )
         require(
-            self.loop.parallel == "ddp" or self.optimizer.optimizer == "adamw",
-            f"optimizer.optimizer {self.optimizer.optimizer} needs whole matrices, and loop.parallel fsdp shards them: "
-            "take adamw, or loop.parallel ddp",
+            self.loop.parallel == "ddp" or self.optimizer.optimizer != "muon",
+            "optimizer.optimizer muon needs whole matrices, and loop.parallel fsdp shards them: take adamw or lamb, or "
+            "loop.parallel ddp",
         )
         require(
             self.loop.samples_every == 0 or self.objective.objective != "masked-lm",
