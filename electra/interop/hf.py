@@ -147,8 +147,9 @@ def config_from_hf(values: dict[str, Any], source: str) -> EncoderConfig:
     for theirs in names.values():
         if theirs not in values:
             raise ValueError(f"{source} lacks the key {theirs!r}: it is not a complete ELECTRA config")
-        if not isinstance(values[theirs], int) or values[theirs] < 1:
-            raise ValueError(f"{source} has {theirs} {values[theirs]!r}: it must be a whole number above 0")
+        least = 0 if theirs == "num_hidden_layers" else 1  # a small generator may have none
+        if not isinstance(values[theirs], int) or values[theirs] < least:
+            raise ValueError(f"{source} has {theirs} {values[theirs]!r}: it must be a whole number of at least {least}")
     if not isinstance(values.get("id2label") or {}, dict):
         raise ValueError(f'{source} has an id2label that maps nothing: it must be like {{"0": "no", "1": "yes"}}')
     config = EncoderConfig(
