@@ -22,9 +22,9 @@ nsmc_reviews_notest_ko 60"
 electra vocab "$OUT/text" --out "$OUT/vocab" --size 16384 --strip-accents False
 electra build "$OUT/text" --vocab "$OUT/vocab" --out "$OUT/store"
 
-# Four layers of 256. A discriminator from random weights stays with the majority's answer at such a budget
-# (benchmarks/beginnings.py), so a masked language model comes first, on short rows, and the discriminator begins with
-# its layers (docs/pretraining.md, "Short budgets").
+# Four layers of 256. At such a budget a discriminator from random weights hardly leaves the majority's answer
+# (benchmarks/results/chunk-rate.txt), so a masked language model comes first, on short rows, and the discriminator
+# begins with its layers (docs/pretraining.md, "Short budgets").
 shape=(--hidden-size 256 --num-heads 4 --intermediate-size 1024 --warmup-steps 200)
 electra pretrain tiny --data "$OUT/store" --out "$OUT/first" "${shape[@]}" --objective masked-lm --seq-len 32 \
     --batch-size 64 --steps 6000 --learning-rate 1e-3 --muon-learning-rate 2e-3 --log-every 100 --eval-every 1000
